@@ -1,0 +1,1 @@
+"""Message brokers behind one contract; a leaf package that speaks bytes only."""

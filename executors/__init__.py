@@ -1,0 +1,1 @@
+"""Task executors behind one contract; a leaf package that speaks specs only."""

@@ -1,0 +1,158 @@
+"""The contract of an executor: how an ant runs one attempt of a task.
+
+Every executor passes the suite in ``tests/conformance/executors``. The order of calls is
+``check()`` once per ant, then for each attempt ``start`` -> ``wait`` (``stop`` at any time) -> ``cleanup``.
+**A task that fails is an** ``Outcome``; **an executor that fails is an exception** (``executors.errors``).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from executors.specs import Spec
+
+
+class Reason(StrEnum):
+    """How a run ended."""
+
+    EXITED = "exited"
+    SIGNALLED = "signalled"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+class Stream(StrEnum):
+    """Where a piece of output came from."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a run. ``exit_code`` is the process's, the HTTP status, or 128 + signal where one killed it.
+
+    ``outputs`` are JSON values that the executor itself found (an HTTP body, a function's result); those written by
+    the script to stdout or ``$FORMICARY_OUTPUT`` are the ant's to collect. ``message`` says in one sentence what
+    happened when it is no plain success.
+    """
+
+    reason: Reason
+    exit_code: int
+    is_success: bool
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    message: str | None = None
+
+
+class Sink(Protocol):
+    """Takes the output of a run, as it comes."""
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Takes a piece of output, at most 64 KiB; returns when there is room for the next (backpressure)."""
+        ...
+
+
+class Guard(Protocol):
+    """The ant's warden, seen from an executor that starts processes of this machine."""
+
+    async def register(self, pid: int) -> None:
+        """Returns when the warden has promised to kill the process group ``pid`` after the ant's death.
+
+        Raises:
+            StartFailedError: the lease under which the attempt was accepted has ended; start nothing.
+        """
+        ...
+
+    async def forget(self, pid: int) -> None:
+        """Tells the warden that the process group is gone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Everything about one attempt that an executor may see.
+
+    ``workdir`` is a fresh folder, made on first use by ``folder()`` since most PYTHON and HTTP tasks need none.
+    ``environment`` holds the ``FORMICARY_*`` variables and nothing of the ant's own environment.
+    """
+
+    job_id: str
+    task_type: str
+    number: int
+    spec: Spec
+    environment: Mapping[str, str]
+    folder: "Folder"
+    guard: Guard
+    timeout_s: float
+
+
+class Folder(Protocol):
+    """The attempt's working directory, created on first use."""
+
+    def path(self) -> Path:
+        """Returns the folder, which exists from now on."""
+        ...
+
+
+@dataclass(slots=True)
+class Run:
+    """A started attempt. ``handle`` belongs to the executor."""
+
+    attempt: Attempt
+    sink: Sink
+    handle: Any = None
+
+
+class Executor(ABC):
+    """Runs attempts of the methods it names."""
+
+    #: The task methods that this executor serves.
+    methods: tuple[str, ...] = ()
+    #: Runs in the ant's own process: attempts are cheap and many may wait at once.
+    is_in_process: bool = False
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Proves that this executor can work here.
+
+        Raises:
+            ExecutorError: says what is missing and how to get it; the ant then does not offer the methods.
+        """
+
+    @abstractmethod
+    async def start(self, attempt: Attempt, sink: Sink) -> Run:
+        """Starts the attempt and returns at once.
+
+        Raises:
+            SpecRefusedError: the spec can never run here.
+            StartFailedError: it did not start; nothing is left of it.
+        """
+
+    @abstractmethod
+    async def wait(self, run: Run) -> Outcome:
+        """Waits for the end; when it returns, all output has gone to the sink. Cancelling it does not stop the run.
+
+        Enforces no time limit: the ant calls ``stop`` with the reason.
+
+        Raises:
+            ExecutorLostError: the fate of the run is unknown.
+        """
+
+    @abstractmethod
+    async def stop(self, run: Run, grace_s: float, reason: Reason) -> None:
+        """Asks the run to end, and after ``grace_s`` ends it; ``wait`` then returns an outcome with ``reason``.
+
+        Returns when the run is over. Safe at any time, twice, after the end and after a failed start.
+        """
+
+    @abstractmethod
+    async def cleanup(self, run: Run) -> None:
+        """Lets go of everything the run holds. Safe at any time, twice and after a failed start."""
+
+    async def close(self) -> None:
+        """Ends what the executor itself holds (threads, pools, sessions). Safe twice."""

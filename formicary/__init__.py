@@ -1,0 +1,3 @@
+"""Formicary: an asyncio-native job orchestrator."""
+
+__version__ = "0.1.0"

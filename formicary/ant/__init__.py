@@ -1,0 +1,1 @@
+"""The ant: accepts dispatches, runs them, reports their end. Holds no database connection."""

@@ -1,0 +1,81 @@
+"""The contract of an artifact store. Every backend passes the suite in ``tests/conformance/artifacts``."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class ArtifactError(Exception):
+    """Root of the artifact stores' errors."""
+
+
+class ArtifactMissingError(ArtifactError):
+    """There is nothing under this key."""
+
+
+class ArtifactCorruptError(ArtifactError):
+    """The bytes do not have the sha256 that was asked for; nothing of them may be used."""
+
+
+class ArtifactStoreUnavailableError(ArtifactError):
+    """The store cannot take or give bytes now: unreachable, full, forbidden. The text says which."""
+
+
+class Stored(NamedTuple):
+    """What ``put`` made: the content's digest (hex) and size."""
+
+    sha256: str
+    size_bytes: int
+
+
+class ArtifactStore(ABC):
+    """Files under keys like ``<job id>/<task no>/<attempt>/<name>``.
+
+    A key is visible only when its content is whole; putting again replaces it in one step.
+    """
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Makes the store usable.
+
+        Raises:
+            ArtifactStoreUnavailableError: it is not.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Lets go of connections. Safe twice and before ``open``."""
+
+    @abstractmethod
+    async def put(self, key: str, source: Path) -> Stored:
+        """Stores a file, streaming with bounded memory.
+
+        Raises:
+            ArtifactStoreUnavailableError: nothing is left under the key that was not there before.
+        """
+
+    @abstractmethod
+    def get(self, key: str, sha256: str | None = None) -> AsyncIterator[bytes]:
+        """Yields the content in chunks of at most 1 MiB; raises at the end where the digest differs.
+
+        Raises:
+            ArtifactMissingError: nothing under this key.
+            ArtifactCorruptError: the digest differs.
+        """
+
+    @abstractmethod
+    async def fetch(self, key: str, target: Path, sha256: str) -> None:
+        """Writes the content to ``target``, which appears only when it is whole and its digest is right."""
+
+    @abstractmethod
+    async def presign(self, key: str, expires_s: float) -> str | None:
+        """Returns a URL from which anyone can get the content for a while, or None where there is no such thing."""
+
+    @abstractmethod
+    async def delete(self, key: str) -> None:
+        """Deletes; nothing happens where there is nothing."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> AsyncIterator[str]:
+        """Yields the keys that begin with ``prefix``, sorted."""

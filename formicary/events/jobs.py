@@ -1,0 +1,34 @@
+"""Events of jobs: wake-ups between queens, requests from other services, and what the world may watch."""
+
+from datetime import datetime
+from typing import Any
+
+from formicary.events.base import Event
+from formicary.ids import JobId
+
+Json = Any  # a JSON value
+
+
+class JobLaunched(Event, frozen=True, kw_only=True, array_like=True, tag="JobLaunched"):
+    """Scheduler -> owner: jobs of this shard became READY. A wake-up: the truth is in their rows."""
+
+    shard: int
+    job_ids: tuple[JobId, ...]
+
+
+class JobCommandIssued(Event, frozen=True, kw_only=True, array_like=True, tag="JobCommandIssued"):
+    """Manager -> owner: ``job_commands`` has rows for this shard. A wake-up only."""
+
+    shard: int
+
+
+class JobStateChanged(Event, frozen=True, kw_only=True, array_like=True, tag="JobStateChanged"):
+    """Owner -> anyone, after the commit."""
+
+    job_id: JobId
+    job_type: str
+    state: str
+    attempt: int
+    at: datetime
+    error_code: str | None = None
+    error_message: str | None = None

@@ -1,0 +1,30 @@
+"""Names of topics and consumer groups."""
+
+from formicary.ids import AntId
+
+PREFIX = "formicary"
+ANTS = f"{PREFIX}.ants"
+ANSWERS = f"{PREFIX}.answers"
+LOGS = f"{PREFIX}.logs"
+COMMANDS = f"{PREFIX}.commands"
+LIFECYCLE = f"{PREFIX}.lifecycle"
+#: The one inbox of all ants where topics are dear.
+ANT_INBOXES = f"{PREFIX}.ant"
+
+LOG_WRITERS = f"{PREFIX}.log-writers"
+QUEENS = f"{PREFIX}.queens"
+
+
+def results(shard: int) -> str:
+    """Returns the log of what ants report about a shard's attempts."""
+    return f"{PREFIX}.results.{shard}"
+
+
+def launch(shard: int) -> str:
+    """Returns the log of wake-ups for a shard's owner."""
+    return f"{PREFIX}.launch.{shard}"
+
+
+def inbox(ant_id: AntId, topics_are_dear: bool) -> str:
+    """Returns the topic of an ant's inbox; its key is the ant's id."""
+    return ANT_INBOXES if topics_are_dear else f"{PREFIX}.ant.{ant_id}"

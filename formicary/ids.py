@@ -1,0 +1,46 @@
+"""Identifiers: typed strings, sortable by the time of their creation."""
+
+import os
+import time
+import zlib
+from typing import NewType
+
+JobId = NewType("JobId", str)
+"""A UUID of version 7 in its canonical form."""
+AntId = NewType("AntId", str)
+"""Stable name of an ant; no ``@`` in it."""
+Incarnation = NewType("Incarnation", str)
+"""One life of an ant: ``<ant id>@<random>``. New at each start and after every lost lease."""
+QueenId = NewType("QueenId", str)
+"""Stable name of a queen."""
+
+
+def new_uuid7() -> str:
+    """Returns a fresh UUID version 7 (RFC 9562): 48 bits of milliseconds, then 74 random bits."""
+    value = int.from_bytes(os.urandom(10), "big")
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds & 0xFFFFFFFFFFFF) << 80 | value
+    number = number & ~(0xF << 76) | 0x7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def new_job_id() -> JobId:
+    """Returns the id of a new job."""
+    return JobId(new_uuid7())
+
+
+def new_incarnation(ant_id: AntId) -> Incarnation:
+    """Returns a fresh incarnation of an ant."""
+    return Incarnation(f"{ant_id}@{os.urandom(5).hex()}")
+
+
+def ant_of(incarnation: Incarnation) -> AntId:
+    """Returns the id of the ant whose life ``incarnation`` is."""
+    return AntId(incarnation.rpartition("@")[0])
+
+
+def shard_of(job_id: JobId, shard_count: int) -> int:
+    """Returns the shard that a job belongs to; the same on every machine and in every version."""
+    return zlib.crc32(job_id.encode()) % shard_count

@@ -1,0 +1,95 @@
+"""Jobs and tasks as the outside sees them: the JSON of ``GET /api/v1/jobs/{id}``, field by field."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from formicary.ids import AntId, JobId
+from formicary.model.states import JobState, TaskState
+
+Json = Any  # a JSON value
+
+
+class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored file. ``name`` is its path relative to the working directory (``result/…`` for the result folder)."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class TaskView(msgspec.Struct, frozen=True, kw_only=True):
+    """A task of a job; ``attempt`` counts its dispatches, 0 if never run."""
+
+    task_type: str
+    state: TaskState
+    exit_code: int | None = None
+    attempt: int = 0
+    ant_id: AntId | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    outputs: dict[str, Json] = {}
+    artifacts: tuple[ArtifactRef, ...] = ()
+    waiting_for: str | None = None
+    retries_used: int = 0
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job; ``tasks`` is None in listings."""
+
+    id: JobId
+    job_type: str
+    version: int
+    state: JobState
+    error_code: str | None = None
+    error_message: str | None = None
+    attempt: int = 1
+    params: dict[str, Json] = {}
+    priority: int = 0
+    labels: dict[str, str] = {}
+    created_at: datetime
+    scheduled_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    waiting_for: str | None = None
+    retries_used: int = 0
+    cancelling: bool = False
+    tasks: tuple[TaskView, ...] | None = None
+
+
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``POST /api/v1/jobs``; an item of a batch may carry its own ``idempotency_key``."""
+
+    job_type: str
+    version: int | None = None
+    params: dict[str, Json] = {}
+    priority: int | None = None
+    scheduled_at: datetime | None = None
+    labels: dict[str, str] = {}
+    idempotency_key: str | None = None
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a task's output, without its line end; ``seq`` counts from 1 per attempt."""
+
+    task_type: str
+    attempt: int
+    seq: int
+    stream: str
+    at: datetime
+    text: str
+
+
+class AntView(msgspec.Struct, frozen=True, kw_only=True):
+    """A live ant as the queens see it."""
+
+    id: AntId
+    incarnation: str
+    methods: tuple[str, ...]
+    tags: tuple[str, ...]
+    slots: int
+    running: int
+    last_heartbeat_at: datetime

@@ -1,0 +1,1 @@
+"""The queen, in the order data flows: api, manager, scheduler, supervisor, registry."""

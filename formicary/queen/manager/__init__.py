@@ -1,0 +1,1 @@
+"""What people ask for: definitions, submissions, commands, views. Writes rows, answers; decides nothing about running jobs."""

@@ -1,0 +1,1 @@
+"""Chooses which due job starts next; one leader in the colony."""

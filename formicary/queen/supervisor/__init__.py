@@ -1,0 +1,1 @@
+"""Runs the jobs of the shards this queen owns: the hot loop."""

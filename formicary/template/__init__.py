@@ -1,0 +1,1 @@
+"""The sandboxed template engine behind one small interface."""

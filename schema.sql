@@ -1,0 +1,177 @@
+-- Formicary's database, PostgreSQL 15 or newer. This file is the newest version, for people and for a fresh database;
+-- formicary/store/migrations/ leads every older database to exactly this.
+
+CREATE TABLE colony (
+    only_one       boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    schema_version integer NOT NULL,                 -- number of the newest migration applied
+    shard_count    integer NOT NULL,                 -- fixed at creation: hash(job id) mod shard_count
+    created_at     timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE colony IS 'One row: what is true of the whole database.';
+
+CREATE TABLE leases (
+    name              text PRIMARY KEY,              -- 'shard-<number>' or 'leader'
+    shard             integer UNIQUE,                -- NULL for the leader
+    owner             text,                          -- queen id; NULL: free
+    owner_incarnation text,                          -- which life of that queen
+    epoch             bigint NOT NULL DEFAULT 0,     -- rises with every take-over; fences every journal statement
+    expires_at        timestamptz NOT NULL DEFAULT '-infinity', -- by the database's clock
+    results_position  bytea,                         -- results log read so far; NULL: from the start
+    launch_position   bytea,                         -- launch log read so far; NULL: from the start
+    mark_incarnation  text,                          -- queen incarnation of the last journal batch …
+    mark_batch        bigint NOT NULL DEFAULT 0      -- … and its number: tells whether an unknown commit happened
+);
+COMMENT ON TABLE leases IS 'Ownership of shards and of the scheduler''s leadership.';
+
+CREATE TABLE definitions (
+    id          uuid PRIMARY KEY,
+    group_id    text NOT NULL DEFAULT 'default',
+    job_type    text NOT NULL,
+    version     integer NOT NULL,                    -- from 1 per job type
+    source      text NOT NULL,                       -- the YAML as uploaded
+    sha256      text NOT NULL,                       -- of source: an unchanged upload makes no new version
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (group_id, job_type, version)
+);
+COMMENT ON TABLE definitions IS 'Every version of every job definition, never changed.';
+
+CREATE TABLE job_types (
+    id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    group_id        text NOT NULL DEFAULT 'default',
+    job_type        text NOT NULL,
+    definition_id   uuid NOT NULL REFERENCES definitions, -- the newest version
+    version         integer NOT NULL,
+    description     text NOT NULL DEFAULT '',
+    max_concurrency integer,                         -- of the newest version; NULL: no limit
+    running_count   integer NOT NULL DEFAULT 0,      -- jobs claimed and not ended; PAUSED counts
+    UNIQUE (group_id, job_type)
+);
+COMMENT ON TABLE job_types IS 'The newest version and the counters of each job type.';
+
+CREATE TABLE jobs (
+    id              uuid PRIMARY KEY,                -- UUID version 7
+    group_id        text NOT NULL DEFAULT 'default',
+    job_type_id     bigint NOT NULL REFERENCES job_types,
+    definition_id   uuid NOT NULL REFERENCES definitions,
+    shard           integer NOT NULL,
+    state           text NOT NULL,
+    priority        integer NOT NULL DEFAULT 0,      -- higher first
+    due_at          timestamptz NOT NULL,            -- not claimed before: scheduled_at or created_at
+    scheduled_at    timestamptz,
+    created_at      timestamptz NOT NULL,
+    user_name       text,
+    params          text NOT NULL DEFAULT '{}',      -- JSON object
+    labels          text NOT NULL DEFAULT '{}',      -- JSON object of strings
+    rendered_source text,                            -- dynamic_template_tasks: the document rendered for this job
+    attempt         integer NOT NULL DEFAULT 1,      -- job attempts
+    retries_used    integer NOT NULL DEFAULT 0,
+    cancelling      boolean NOT NULL DEFAULT false,
+    stop_code       text,                            -- why nothing new starts in this attempt
+    stop_message    text,
+    elapsed_s       double precision NOT NULL DEFAULT 0, -- counted by the timeout before counting_since
+    counting_since  timestamptz,
+    started_at      timestamptz,
+    finished_at     timestamptz,
+    error_code      text,
+    error_message   text,
+    waiting_for     text                             -- why it waits, for people
+) WITH (fillfactor = 70);
+COMMENT ON TABLE jobs IS 'Job requests and their state.';
+CREATE INDEX jobs_pending ON jobs (job_type_id, priority DESC, due_at, id) WHERE state = 'PENDING';
+CREATE INDEX jobs_live ON jobs (shard) WHERE state IN ('READY', 'EXECUTING', 'PAUSED', 'MANUAL_APPROVAL_REQUIRED');
+CREATE INDEX jobs_by_type ON jobs (job_type_id, id DESC);
+
+CREATE TABLE tasks (
+    job_id        uuid NOT NULL,
+    task_no       integer NOT NULL,                  -- index in the definition
+    state         text NOT NULL,
+    attempt       integer NOT NULL,                  -- dispatches so far; the row describes the newest
+    job_attempt   integer NOT NULL,                  -- in which the present state was reached
+    retries_used  integer NOT NULL,
+    polls_used    integer NOT NULL,
+    ants_lost     integer NOT NULL,
+    is_excepted   boolean NOT NULL,                  -- SKIPPED by `except`, counts as passed
+    epoch         bigint NOT NULL,                   -- of the owner that dispatched the newest attempt
+    incarnation   text,                              -- of the ant that it was dispatched to
+    not_before    timestamptz,                       -- a retry or poll is due then
+    exit_code     integer,
+    error_code    text,
+    error_message text,
+    outputs       text,                              -- JSON object
+    artifacts     text,                              -- JSON list of {name, sha256, size_bytes}
+    dispatched_at timestamptz,
+    started_at    timestamptz,
+    finished_at   timestamptz,
+    PRIMARY KEY (job_id, task_no)
+) WITH (fillfactor = 60);
+COMMENT ON TABLE tasks IS 'The present state of every task that ever left PENDING.';
+
+CREATE TABLE task_attempts (
+    job_id        uuid NOT NULL,
+    task_no       integer NOT NULL,
+    attempt       integer NOT NULL,
+    job_attempt   integer NOT NULL,
+    state         text NOT NULL,                     -- how it ended; CANCELLED for declined and lost ones
+    incarnation   text,
+    exit_code     integer,
+    error_code    text,
+    error_message text,
+    outputs       text,
+    artifacts     text,
+    dispatched_at timestamptz,
+    started_at    timestamptz,
+    finished_at   timestamptz,
+    PRIMARY KEY (job_id, task_no, attempt)
+);
+COMMENT ON TABLE task_attempts IS 'Ended attempts that a newer one replaced in tasks.';
+
+CREATE TABLE job_history (
+    seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    xid         xid8 NOT NULL DEFAULT pg_current_xact_id(), -- lets a cursor wait for commits still under way
+    job_id      uuid NOT NULL,
+    at          timestamptz NOT NULL,
+    state       text NOT NULL,
+    attempt     integer NOT NULL,
+    error_code  text,
+    note        text                                 -- what happened, for people
+);
+COMMENT ON TABLE job_history IS 'Every change of a job''s state, in order.';
+CREATE INDEX job_history_by_job ON job_history (job_id, seq);
+
+CREATE TABLE job_commands (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id     uuid NOT NULL,
+    shard      integer NOT NULL,
+    kind       text NOT NULL,                        -- cancel, pause, resume, restart
+    body       text NOT NULL DEFAULT '{}',           -- JSON object
+    user_name  text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    done_at    timestamptz,
+    refusal    text                                  -- why the owner refused it
+);
+COMMENT ON TABLE job_commands IS 'Commands from people, until the owner of the job applied or refused them.';
+CREATE INDEX job_commands_open ON job_commands (shard, id) WHERE done_at IS NULL;
+
+CREATE TABLE idempotency_keys (
+    group_id    text NOT NULL DEFAULT 'default',
+    key         text NOT NULL,
+    body_sha256 text NOT NULL,
+    job_id      uuid NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (group_id, key)
+);
+COMMENT ON TABLE idempotency_keys IS 'Submissions already taken, kept for 7 days.';
+CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
+
+CREATE TABLE task_logs (
+    job_id  uuid NOT NULL,
+    task_no integer NOT NULL,
+    attempt integer NOT NULL,
+    seq     bigint NOT NULL,                         -- from 1 per attempt
+    stream  text NOT NULL,
+    at      timestamptz NOT NULL,
+    line    text NOT NULL,                           -- masked, without its line end
+    arrival bigint GENERATED ALWAYS AS IDENTITY,     -- order of arrival, for followers
+    PRIMARY KEY (job_id, task_no, attempt, seq)
+);
+COMMENT ON TABLE task_logs IS 'Output of tasks, line by line.';
