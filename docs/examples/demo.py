@@ -14,10 +14,10 @@ HOME = Path(os.environ.get("DEMO_HOME") or EXAMPLE.parents[2] / ".demo").resolve
 
 def run() -> subprocess.CompletedProcess[str]:
     """Runs the job: progress on stderr, the job as JSON on stdout."""
-    command = ["run", str(EXAMPLE / "etl.yaml"), "-p", f"code={EXAMPLE}", "-p", f"python={sys.executable}", "-o", "json"]
+    params = ("-p", f"code={EXAMPLE}", "-p", f"python={sys.executable}")
     settings = {name: value for name, value in os.environ.items() if not name.startswith("FORMICARY_")}
     return subprocess.run(
-        [Path(sys.executable).parent / "formicary", *command],
+        [Path(sys.executable).parent / "formicary", "run", EXAMPLE / "etl.yaml", *params, "-o", "json"],
         env={**settings, "FORMICARY_HOME": str(HOME)},
         stdout=subprocess.PIPE,
         text=True,

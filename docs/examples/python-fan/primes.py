@@ -1,12 +1,13 @@
 """Functions for PYTHON tasks: JSON in, JSON out, synchronous or asynchronous."""
 
+from itertools import pairwise
 from math import isqrt
 
 
 def split(limit: int, share_count: int) -> list[list[int]]:
     """Divides ``range(limit)`` into ``[start, stop]`` shares."""
     edges = [limit * number // share_count for number in range(share_count + 1)]
-    return [[start, stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [[start, stop] for start, stop in pairwise(edges)]
 
 
 def count(share: list[int]) -> int:
