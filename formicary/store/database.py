@@ -1,0 +1,186 @@
+"""The pool of connections, and the translation of drivers' errors at its edge."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import structlog
+
+from formicary.errors import UnavailableError
+from formicary.store.errors import DataRefusedError
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+log = structlog.get_logger(__name__)
+
+#: A row as the driver gives it: by position and by name.
+Record = Mapping[str, Any]
+
+SERVER_SETTINGS = {"application_name": "formicary", "jit": "off", "timezone": "UTC"}
+COMMAND_TIMEOUT_S = 60.0
+#: How long an unused connection is kept: a burst's extra server processes are memory.
+IDLE_CONNECTION_S = 60.0
+FIRST_RETRY_S = 0.05
+LAST_RETRY_S = 2.0
+
+#: A server that is absent, starting, stopping, crashed or full, or a connection that broke.
+AWAY_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+#: A value that the driver cannot encode, or that the server refuses.
+REFUSED_ERRORS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    UnicodeEncodeError,
+    OverflowError,
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns the driver's errors into the store's.
+
+    Raises:
+        DataRefusedError: a value cannot be stored.
+        UnavailableError: the database cannot be reached; whether a statement took effect is unknown.
+    """
+    try:
+        yield
+    except REFUSED_ERRORS as error:
+        raise DataRefusedError(f"Postgres refuses a value: {error}") from error
+    except AWAY_ERRORS as error:
+        raise UnavailableError(f"the database cannot be reached: {error or type(error).__name__}") from error
+
+
+class Database:
+    """A pool of connections to one database. ``close`` is safe twice and before ``open``."""
+
+    def __init__(self, url: str, *, min_size: int = 2, max_size: int = 8, connect_timeout_s: float = 10.0) -> None:
+        self._url = url
+        self._min_size = min_size
+        self._max_size = max_size
+        self._connect_timeout_s = connect_timeout_s
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Connects.
+
+        Raises:
+            UnavailableError: the database cannot be reached, or refuses the log-in.
+        """
+        if self._pool is not None:
+            return
+        with translated(), _refused_login():
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=self._min_size,
+                max_size=self._max_size,
+                timeout=self._connect_timeout_s,
+                command_timeout=COMMAND_TIMEOUT_S,
+                max_inactive_connection_lifetime=IDLE_CONNECTION_S,
+                server_settings=SERVER_SETTINGS,
+            )
+
+    async def wait_until_open(self, give_up_after_s: float | None = None) -> None:
+        """Connects, trying again with growing pauses while the database is away; says so in the log.
+
+        Raises:
+            UnavailableError: it was still away after ``give_up_after_s`` seconds (None: never given up).
+        """
+        began, pause_s = time.monotonic(), FIRST_RETRY_S
+        while True:
+            try:
+                return await self.open()
+            except UnavailableError as error:
+                waited_s = time.monotonic() - began
+                if give_up_after_s is not None and waited_s + pause_s > give_up_after_s:
+                    raise
+                log.warning("database_away", error=str(error), waited_s=round(waited_s, 1), retry_in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LAST_RETRY_S)
+
+    async def close(self) -> None:
+        """Closes every connection; waits up to 5 s for those in use."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(5.0):
+                await pool.close()
+        except (TimeoutError, *AWAY_ERRORS):
+            pool.terminate()
+
+    async def ping(self) -> None:
+        """Makes one round trip.
+
+        Raises:
+            UnavailableError: it failed.
+        """
+        await self.fetch("SELECT 1")
+
+    async def fetch(self, sql: str, *values: object) -> list[Record]:
+        """Runs one statement, alone in its transaction, and returns its rows.
+
+        Raises:
+            DataRefusedError: a value cannot be stored; nothing was written.
+            UnavailableError: the database cannot be reached.
+        """
+        async with self.connection() as connection:
+            records: list[Record] = await connection.fetch(sql, *values)
+            return records
+
+    async def fetch_one(self, sql: str, *values: object) -> Record | None:
+        """Like ``fetch``; returns the first row, None where there is none."""
+        rows = await self.fetch(sql, *values)
+        return rows[0] if rows else None
+
+    @asynccontextmanager
+    async def connection(self) -> "AsyncIterator[PoolConnectionProxy[asyncpg.Record]]":
+        """Lends a connection of the pool."""
+        if self._pool is None:
+            raise UnavailableError("the database is not open")
+        with translated():
+            async with self._pool.acquire(timeout=self._connect_timeout_s) as connection:
+                yield connection
+
+    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """Opens a connection of the caller's own, outside the pool.
+
+        Raises:
+            UnavailableError: the database cannot be reached.
+        """
+        with translated(), _refused_login():
+            connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+                self._url, timeout=self._connect_timeout_s, server_settings=SERVER_SETTINGS
+            )
+            return connection
+
+
+@contextmanager
+def _refused_login() -> Iterator[None]:
+    try:
+        yield
+    except (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.ClientConfigurationError,
+        ValueError,
+    ) as error:
+        raise UnavailableError(f"the database refuses FORMICARY_DATABASE_URL: {error}") from error
+
+
+def columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:
+    """Returns rows as columns, ``width`` of them also where there are no rows."""
+    return tuple(zip(*rows, strict=True)) if rows else ((),) * width

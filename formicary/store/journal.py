@@ -1,0 +1,217 @@
+"""The journal: a batch of new states in one statement, one round trip and one commit.
+
+Rules (``protocol.md`` 2; the SQL function ``journal_commit`` in ``schema.sql`` keeps them in the database):
+
+- The epochs of the touched shards are checked under row locks: a queen that lost a lease commits nothing.
+- Each batch has a number that rises; every shard row it touches keeps (incarnation, number) as its mark.
+- An answer that never came is looked up by the mark. A batch that did not happen is *voided* in the same look-up: its
+  successor's number is written as the mark, so a statement still under way, on the server or on the wire, is refused.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import asyncpg
+import structlog
+
+from formicary.errors import UnavailableError
+from formicary.ids import JobId
+from formicary.store.database import (
+    AWAY_ERRORS,
+    FIRST_RETRY_S,
+    LAST_RETRY_S,
+    REFUSED_ERRORS,
+    Database,
+    Record,
+    columns,
+)
+from formicary.store.errors import ClaimConflictError, DataRefusedError, FencedError, NotCommittedError
+from formicary.store.rows import AttemptRow, HistoryRow, JobRow, JournalBatch, ShardMark, TaskRow
+
+if TYPE_CHECKING:
+    from asyncpg.prepared_stmt import PreparedStatement
+
+log = structlog.get_logger(__name__)
+
+#: Longest wait for an answer; after it the connection is given up and the mark decides.
+COMMIT_TIMEOUT_S = 30.0
+FENCED = "FM001"
+CLAIM_CONFLICT = "FM002"
+PARAMETER_COUNT = 66
+
+#: Positions of the instants in each kind of row. They travel as seconds: cheaper than the driver's own timestamps.
+JOB_INSTANTS = tuple(JobRow._fields.index(name) for name in ("counting_since", "started_at", "finished_at"))
+TASK_INSTANTS = tuple(
+    TaskRow._fields.index(name) for name in ("not_before", "dispatched_at", "started_at", "finished_at")
+)
+ATTEMPT_INSTANTS = tuple(AttemptRow._fields.index(name) for name in ("dispatched_at", "started_at", "finished_at"))
+HISTORY_INSTANTS = (HistoryRow._fields.index("at"),)
+
+_COMMIT = f"SELECT journal_commit({', '.join(f'${number}' for number in range(1, PARAMETER_COUNT + 1))})"
+
+_SETTLE = """
+WITH seen AS MATERIALIZED (
+    SELECT shard, epoch, mark_incarnation, mark_batch FROM leases
+    WHERE shard = ANY ($1::integer[]) ORDER BY shard FOR NO KEY UPDATE
+), voided AS (
+    UPDATE leases l SET mark_incarnation = $3, mark_batch = $4::bigint + 1
+    FROM seen JOIN unnest($1::integer[], $2::bigint[]) AS u (shard, epoch) USING (shard)
+    WHERE l.shard = seen.shard AND seen.epoch = u.epoch
+        AND (seen.mark_incarnation IS DISTINCT FROM $3 OR seen.mark_batch < $4))
+SELECT shard, epoch, coalesce(mark_incarnation = $3 AND mark_batch = $4, false) AS is_ours FROM seen"""
+
+
+class Journal:
+    """Commits batches one after the other, in the order of the calls, on a connection of its own.
+
+    One journal per life of a queen: ``incarnation`` must be new with each.
+    """
+
+    def __init__(self, database: Database, incarnation: str) -> None:
+        self._database = database
+        self._incarnation = incarnation
+        self._number = 0
+        self._turn = asyncio.Lock()
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._statement: PreparedStatement[asyncpg.Record] | None = None
+
+    async def commit(self, batch: JournalBatch) -> None:
+        """Writes all of the batch, durably, or nothing.
+
+        Every batch with content names the shards it touches; within a batch no row comes twice. While the database
+        is away this waits, for ever, until the fate of the batch is known. Cancelled, the fate is unknown.
+
+        Raises:
+            FencedError: a shard, or the leadership, is in a newer epoch.
+            ClaimConflictError: jobs to be claimed are not PENDING any more, or their type is at its limit.
+            DataRefusedError: the batch holds a value that cannot be stored.
+            NotCommittedError: the connection was lost, or the server failed, and the batch will never happen.
+        """
+        if not batch.shards:
+            _refuse_content(batch)
+            return
+        async with self._turn:
+            statement = await self._ready()
+            self._number += 1
+            try:
+                await statement.fetchval(*_arguments(batch, self._incarnation, self._number), timeout=COMMIT_TIMEOUT_S)
+            except REFUSED_ERRORS as error:
+                raise DataRefusedError(f"Postgres refuses a value of this batch: {error}") from error
+            except AWAY_ERRORS as error:
+                self._drop()
+                await self._settle(batch.shards, error)
+            except asyncpg.PostgresError as error:
+                _translate(error)
+            except asyncio.CancelledError:
+                self._drop()
+                raise
+
+    async def close(self) -> None:
+        """Closes the connection; safe twice and before the first commit."""
+        connection, self._connection, self._statement = self._connection, None, None
+        if connection is not None and not connection.is_closed():
+            try:
+                await connection.close(timeout=5.0)
+            except AWAY_ERRORS:
+                connection.terminate()
+
+    async def _ready(self) -> "PreparedStatement[asyncpg.Record]":
+        """Returns the prepared statement, connecting first where needed, for as long as it takes."""
+        pause_s = FIRST_RETRY_S
+        while self._statement is None or self._connection is None or self._connection.is_closed():
+            try:
+                self._connection = await self._database.connect()
+                self._statement = await self._connection.prepare(_COMMIT)
+            except (UnavailableError, *AWAY_ERRORS) as error:
+                log.warning("journal_waits_for_database", error=str(error), retry_in_s=pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, LAST_RETRY_S)
+        return self._statement
+
+    def _drop(self) -> None:
+        connection, self._connection, self._statement = self._connection, None, None
+        if connection is not None:
+            connection.terminate()
+
+    async def _settle(self, shards: Sequence[ShardMark], cause: BaseException) -> None:
+        """Learns whether the batch happened, and sees to it that otherwise it never will.
+
+        Raises:
+            FencedError: it did not, and a shard is another queen's.
+            NotCommittedError: it did not.
+        """
+        number = self._number
+        self._number += 1
+        log.warning("journal_commit_unknown", batch=number, error=str(cause) or type(cause).__name__)
+        rows = await self._settled([mark.shard for mark in shards], [mark.epoch for mark in shards], number)
+        if any(row["is_ours"] for row in rows):
+            log.info("journal_commit_found", batch=number)
+            return
+        epochs = {row["shard"]: row["epoch"] for row in rows}
+        lost = [mark.shard for mark in shards if epochs.get(mark.shard) != mark.epoch]
+        if lost:
+            raise FencedError(lost) from cause
+        raise NotCommittedError(f"batch {number} did not happen: {cause or type(cause).__name__}") from cause
+
+    async def _settled(self, shards: list[int], epochs: list[int], number: int) -> list[Record]:
+        while True:
+            await self._ready()
+            assert self._connection is not None
+            try:
+                return list(
+                    await self._connection.fetch(
+                        _SETTLE, shards, epochs, self._incarnation, number, timeout=COMMIT_TIMEOUT_S
+                    )
+                )
+            except AWAY_ERRORS as error:
+                log.warning("journal_waits_for_database", error=str(error), retry_in_s=FIRST_RETRY_S)
+                self._drop()
+                await asyncio.sleep(FIRST_RETRY_S)
+
+
+def _refuse_content(batch: JournalBatch) -> None:
+    if batch != JournalBatch(leader_epoch=batch.leader_epoch):
+        raise ValueError("a journal batch with content must name the shards that it touches")
+
+
+def _arguments(batch: JournalBatch, incarnation: str, number: int) -> Sequence[Any]:
+    return (
+        incarnation,
+        number,
+        batch.leader_epoch,
+        *columns(batch.shards, 4),
+        *_with_seconds(columns(batch.jobs, 14), JOB_INSTANTS),
+        *_with_seconds(columns(batch.tasks, 20), TASK_INSTANTS),
+        *_with_seconds(columns(batch.attempts, 14), ATTEMPT_INSTANTS),
+        *_with_seconds(columns(batch.history, 6), HISTORY_INSTANTS),
+        *columns(batch.commands_done, 2),
+        batch.claims,
+        tuple(batch.running_deltas),
+        tuple(batch.running_deltas.values()),
+    )
+
+
+def _with_seconds(values: Sequence[Sequence[Any]], instants: Sequence[int]) -> Sequence[Sequence[Any]]:
+    changed = list(values)
+    for index in instants:
+        changed[index] = seconds(values[index])
+    return changed
+
+
+def seconds(instants: Sequence[datetime | None]) -> list[float | None]:
+    """Returns instants as seconds since 1970; microseconds survive the way through a double and back."""
+    return [None if instant is None else instant.timestamp() for instant in instants]
+
+
+def _translate(error: asyncpg.PostgresError) -> NoReturn:
+    """Raises the store's error for one that the server raised; it wrote nothing."""
+    detail = error.detail or ""
+    if error.sqlstate == FENCED and detail == "leader":
+        raise FencedError((), is_leader=True) from error
+    if error.sqlstate == FENCED:
+        raise FencedError([int(shard) for shard in detail.split(",")]) from error
+    if error.sqlstate == CLAIM_CONFLICT:
+        raise ClaimConflictError([JobId(job_id) for job_id in detail.split(",") if job_id]) from error
+    raise NotCommittedError(f"the database refused a batch: {error}") from error

@@ -1,0 +1,396 @@
+-- Formicary's database, PostgreSQL 15 or newer. This file is the newest version, for people and for a fresh database;
+-- formicary/store/migrations/ leads every older database to exactly this.
+
+CREATE TABLE colony (
+    only_one       boolean PRIMARY KEY DEFAULT true CHECK (only_one), -- always true: there is one row
+    schema_version integer NOT NULL,                 -- number of the newest migration applied
+    shard_count    integer NOT NULL,                 -- fixed at creation: hash(job id) mod shard_count
+    created_at     timestamptz NOT NULL DEFAULT now() -- of the database
+);
+COMMENT ON TABLE colony IS 'One row: what is true of the whole database.';
+
+CREATE TABLE leases (
+    name              text PRIMARY KEY,              -- 'shard-<number>' or 'leader'
+    shard             integer UNIQUE,                -- NULL for the leader
+    owner             text,                          -- queen id; NULL: free
+    owner_incarnation text,                          -- which life of that queen
+    epoch             bigint NOT NULL DEFAULT 0,     -- rises with every take-over; fences every journal statement
+    expires_at        timestamptz NOT NULL DEFAULT '-infinity', -- by the database's clock
+    results_position  bytea,                         -- results log read so far; NULL: from the start
+    launch_position   bytea,                         -- launch log read so far; NULL: from the start
+    mark_incarnation  text,                          -- queen incarnation of the last journal batch …
+    mark_batch        bigint NOT NULL DEFAULT 0      -- … and its number: tells whether an unknown commit happened
+) WITH (fillfactor = 20);
+COMMENT ON TABLE leases IS 'Ownership of shards and of the scheduler''s leadership.';
+
+CREATE TABLE definitions (
+    id          uuid PRIMARY KEY,                    -- UUID version 7
+    group_id    text NOT NULL DEFAULT 'default',     -- whose it is
+    job_type    text NOT NULL,                       -- its name, unique per group
+    version     integer NOT NULL,                    -- from 1 per job type
+    source      text NOT NULL,                       -- the YAML as uploaded
+    sha256      text NOT NULL,                       -- of source: an unchanged upload makes no new version
+    created_at  timestamptz NOT NULL DEFAULT now(),  -- of this version
+    UNIQUE (group_id, job_type, version)
+);
+COMMENT ON TABLE definitions IS 'Every version of every job definition, never changed.';
+
+CREATE TABLE job_types (
+    id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- short name of the type inside the database
+    group_id        text NOT NULL DEFAULT 'default', -- whose it is
+    job_type        text NOT NULL,                   -- its name, unique per group
+    definition_id   uuid NOT NULL REFERENCES definitions, -- the newest version
+    version         integer NOT NULL,                -- its number
+    description     text NOT NULL DEFAULT '',        -- of the newest version
+    max_concurrency integer,                         -- of the newest version; NULL: no limit
+    running_count   integer NOT NULL DEFAULT 0,      -- jobs claimed and not ended; PAUSED counts
+    UNIQUE (group_id, job_type)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE job_types IS 'The newest version and the counters of each job type.';
+
+-- No foreign keys here: definitions and job types are never deleted, and each check would cost a submit two look-ups
+-- and a lock on the row of its job type.
+CREATE TABLE jobs (
+    id              uuid PRIMARY KEY,                -- UUID version 7
+    group_id        text NOT NULL DEFAULT 'default', -- whose it is
+    job_type_id     bigint NOT NULL,                 -- in job_types
+    definition_id   uuid NOT NULL,                   -- in definitions: the version it runs
+    shard           integer NOT NULL,                -- hash(id) mod shard_count
+    state           text NOT NULL,                   -- PENDING, READY, EXECUTING, … (formicary.model.states)
+    priority        integer NOT NULL DEFAULT 0,      -- higher first
+    due_at          timestamptz NOT NULL,            -- not claimed before: scheduled_at or created_at
+    scheduled_at    timestamptz,                     -- as asked for; NULL: at once
+    created_at      timestamptz NOT NULL,            -- of the submission
+    user_name       text,                            -- who submitted it
+    params          text NOT NULL DEFAULT '{}',      -- JSON object
+    labels          text NOT NULL DEFAULT '{}',      -- JSON object of strings
+    rendered_source text,                            -- dynamic_template_tasks: the document rendered for this job
+    attempt         integer NOT NULL DEFAULT 1,      -- job attempts, the present one included
+    retries_used    integer NOT NULL DEFAULT 0,      -- of the job's own `retry`
+    cancelling      boolean NOT NULL DEFAULT false,  -- a cancel was accepted, the job has not ended yet
+    stop_code       text,                            -- why nothing new starts in this attempt: an error code …
+    stop_message    text,                            -- … and a sentence
+    elapsed_s       double precision NOT NULL DEFAULT 0, -- counted by the timeout before counting_since
+    counting_since  timestamptz,                     -- NULL: the timeout stands still
+    started_at      timestamptz,                     -- of the first claim
+    finished_at     timestamptz,                     -- of the newest attempt
+    error_code      text,                            -- why it failed
+    error_message   text,                            -- the same as a sentence that says what to do
+    waiting_for     text                             -- why it waits, for people
+) WITH (fillfactor = 70);
+COMMENT ON TABLE jobs IS 'Job requests and their state.';
+CREATE INDEX jobs_pending ON jobs (job_type_id, priority DESC, due_at, id) WHERE state = 'PENDING';
+CREATE INDEX jobs_scheduled ON jobs (due_at) WHERE state = 'PENDING' AND scheduled_at IS NOT NULL;
+CREATE INDEX jobs_live ON jobs (shard, job_type_id)
+    WHERE state IN ('READY', 'EXECUTING', 'PAUSED', 'MANUAL_APPROVAL_REQUIRED');
+CREATE INDEX jobs_by_type ON jobs (job_type_id, id DESC);
+CREATE INDEX jobs_by_state ON jobs (state, id DESC);
+
+CREATE TABLE tasks (
+    job_id        uuid NOT NULL,                     -- in jobs
+    task_no       integer NOT NULL,                  -- index in the definition
+    state         text NOT NULL,                     -- READY, EXECUTING, … (formicary.model.states)
+    attempt       integer NOT NULL,                  -- dispatches so far; the row describes the newest
+    job_attempt   integer NOT NULL,                  -- in which the present state was reached
+    retries_used  integer NOT NULL,                  -- of `retry`, in this job attempt
+    polls_used    integer NOT NULL,                  -- of `retry`, by EXECUTING
+    ants_lost     integer NOT NULL,                  -- ants lost under it, in this job attempt
+    is_excepted   boolean NOT NULL,                  -- SKIPPED by `except`, counts as passed
+    epoch         bigint NOT NULL,                   -- of the owner that dispatched the newest attempt
+    incarnation   text,                              -- of the ant that it was dispatched to
+    not_before    timestamptz,                       -- a retry or poll is due then
+    exit_code     integer,                           -- of the newest attempt, as the next columns
+    error_code    text,                              -- why it failed
+    error_message text,                              -- the same as a sentence that says what to do
+    outputs       text,                              -- JSON object
+    artifacts     text,                              -- JSON list of {name, sha256, size_bytes}
+    dispatched_at timestamptz,                       -- when the owner sent it
+    started_at    timestamptz,                       -- by the clock of the ant
+    finished_at   timestamptz,                       -- by the clock of the ant, or of the owner where no ant ended it
+    PRIMARY KEY (job_id, task_no)
+) WITH (fillfactor = 60);
+COMMENT ON TABLE tasks IS 'The present state of every task that ever left PENDING.';
+
+CREATE TABLE task_attempts (
+    job_id        uuid NOT NULL,                     -- in jobs
+    task_no       integer NOT NULL,                  -- index in the definition
+    attempt       integer NOT NULL,                  -- from 1
+    job_attempt   integer NOT NULL,                  -- that it belonged to
+    state         text NOT NULL,                     -- how it ended; CANCELLED for declined and lost ones
+    incarnation   text,                              -- of the ant that it was dispatched to
+    exit_code     integer,                           -- as reported, also late
+    error_code    text,                              -- why it failed
+    error_message text,                              -- the same as a sentence
+    outputs       text,                              -- JSON object; recorded, used by nobody
+    artifacts     text,                              -- JSON list of {name, sha256, size_bytes}
+    dispatched_at timestamptz,                       -- when the owner sent it
+    started_at    timestamptz,                       -- by the clock of the ant
+    finished_at   timestamptz,                       -- of its end
+    PRIMARY KEY (job_id, task_no, attempt)
+);
+COMMENT ON TABLE task_attempts IS 'Ended attempts that a newer one replaced in tasks.';
+
+CREATE TABLE job_history (
+    seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- order of writing
+    xid         xid8 NOT NULL DEFAULT pg_current_xact_id(), -- lets a cursor wait for commits still under way
+    job_id      uuid NOT NULL,                       -- in jobs
+    at          timestamptz NOT NULL,                -- when it happened
+    state       text NOT NULL,                       -- the state reached
+    attempt     integer NOT NULL,                    -- of the job
+    error_code  text,                                -- of a failure
+    note        text                                 -- what happened, for people
+);
+COMMENT ON TABLE job_history IS 'Every change of a job''s state, in order.';
+CREATE INDEX job_history_by_job ON job_history (job_id, seq);
+
+CREATE TABLE job_commands (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- order of issue
+    job_id     uuid NOT NULL,                        -- in jobs
+    shard      integer NOT NULL,                     -- of the job
+    kind       text NOT NULL,                        -- cancel, pause, resume, restart
+    body       text NOT NULL DEFAULT '{}',           -- JSON object
+    user_name  text,                                 -- who issued it
+    created_at timestamptz NOT NULL DEFAULT now(),   -- when
+    done_at    timestamptz,                          -- applied or refused; NULL: open
+    refusal    text                                  -- why the owner refused it
+);
+COMMENT ON TABLE job_commands IS 'Commands from people, until the owner of the job applied or refused them.';
+CREATE INDEX job_commands_open ON job_commands (shard, id) WHERE done_at IS NULL;
+
+CREATE TABLE idempotency_keys (
+    group_id    text NOT NULL DEFAULT 'default',     -- unique within it
+    key         text NOT NULL,                       -- as sent by the client
+    body_sha256 text NOT NULL,                       -- of the submission: another body is a conflict
+    job_id      uuid NOT NULL,                       -- the first job of this key
+    created_at  timestamptz NOT NULL DEFAULT now(),  -- from when the 7 days run
+    PRIMARY KEY (group_id, key)
+);
+COMMENT ON TABLE idempotency_keys IS 'Submissions already taken, kept for 7 days.';
+CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
+
+CREATE TABLE task_logs (
+    job_id  uuid NOT NULL,                           -- in jobs
+    task_no integer NOT NULL,                        -- index in the definition
+    attempt integer NOT NULL,                        -- from 1
+    seq     bigint NOT NULL,                         -- from 1 per attempt
+    stream  text NOT NULL,                           -- stdout, stderr or system
+    at      timestamptz NOT NULL,                    -- by the clock of the ant
+    line    text NOT NULL,                           -- masked, without its line end
+    arrival bigint GENERATED ALWAYS AS IDENTITY,     -- order of arrival, for followers
+    PRIMARY KEY (job_id, task_no, attempt, seq)
+);
+COMMENT ON TABLE task_logs IS 'Output of tasks, line by line.';
+CREATE INDEX task_logs_by_arrival ON task_logs (job_id, arrival);
+
+-- Takes submissions, in one commit: jobs in state PENDING and their idempotency keys. Repeating a call changes nothing.
+-- outcome: CREATED, EXISTING (same key and body: job_id is the first job) or KEY_CONFLICT (same key, another body).
+-- Keys are inserted in their own order, so that two calls with the same keys wait for each other and never deadlock.
+CREATE FUNCTION submit_jobs(
+    p_id uuid[], p_job_type_id bigint[], p_definition_id uuid[], p_shard integer[], p_priority integer[],
+    p_due_at timestamptz[], p_scheduled_at timestamptz[], p_created_at timestamptz[], p_user_name text[],
+    p_params text[], p_labels text[], p_rendered_source text[], p_key text[], p_body_sha256 text[]
+) RETURNS TABLE (job_id text, outcome text)
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
+    SET enable_seqscan = off AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO idempotency_keys (key, body_sha256, job_id)
+        SELECT DISTINCT ON (u.key) u.key, u.body_sha256, u.id
+        FROM unnest(p_key, p_body_sha256, p_id) WITH ORDINALITY AS u (key, body_sha256, id, place)
+        WHERE u.key IS NOT NULL ORDER BY u.key, u.place
+        ON CONFLICT DO NOTHING;
+    WITH created AS (
+        INSERT INTO jobs (id, job_type_id, definition_id, shard, state, priority, due_at, scheduled_at, created_at,
+            user_name, params, labels, rendered_source)
+        SELECT u.id, u.job_type_id, u.definition_id, u.shard, 'PENDING', u.priority, u.due_at, u.scheduled_at,
+            u.created_at, u.user_name, u.params, u.labels, u.rendered_source
+        FROM unnest(p_id, p_job_type_id, p_definition_id, p_shard, p_priority, p_due_at, p_scheduled_at, p_created_at,
+            p_user_name, p_params, p_labels, p_rendered_source, p_key) AS u (id, job_type_id, definition_id, shard,
+            priority, due_at, scheduled_at, created_at, user_name, params, labels, rendered_source, key)
+        WHERE u.key IS NULL OR EXISTS (
+            SELECT FROM idempotency_keys k WHERE k.group_id = 'default' AND k.key = u.key AND k.job_id = u.id)
+        ON CONFLICT DO NOTHING
+        RETURNING id, created_at
+    )
+    INSERT INTO job_history (job_id, at, state, attempt) SELECT c.id, c.created_at, 'PENDING', 1 FROM created c;
+    RETURN QUERY
+        SELECT coalesce(k.job_id, u.id)::text,
+            CASE WHEN u.key IS NULL OR k.job_id = u.id THEN 'CREATED'
+                 WHEN k.body_sha256 = u.body_sha256 THEN 'EXISTING' ELSE 'KEY_CONFLICT' END
+        FROM unnest(p_id, p_key, p_body_sha256) WITH ORDINALITY AS u (id, key, body_sha256, place)
+        LEFT JOIN idempotency_keys k ON k.group_id = 'default' AND k.key = u.key
+        ORDER BY u.place;
+END $$;
+
+-- Appends lines of output; those already there stay as they are. The arrival numbers of one job become visible in
+-- their order, because writers of the same job take turns (by one of 16 locks): a follower misses none.
+CREATE FUNCTION append_logs(
+    p_job_id uuid[], p_task_no integer[], p_attempt integer[], p_seq bigint[], p_stream text[], p_at float8[],
+    p_line text[]
+) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(170601, turn.n) FROM (
+        SELECT DISTINCT uuid_hash(job) & 15 AS n FROM unnest(p_job_id) AS job ORDER BY n) AS turn;
+    INSERT INTO task_logs (job_id, task_no, attempt, seq, stream, at, line)
+        SELECT unnest(p_job_id), unnest(p_task_no), unnest(p_attempt), unnest(p_seq), unnest(p_stream),
+            to_timestamp(unnest(p_at)), unnest(p_line)
+        ON CONFLICT DO NOTHING;
+END $$;
+
+-- The journal: one batch, all or nothing. Fences it (FM001: an epoch differs), checks its claims (FM002: not PENDING
+-- any more, or beyond max_concurrency), writes its rows, the positions, and the mark by which a lost answer is found.
+-- A batch number that the shard has seen is refused (FM003): so a late statement of a lost connection does nothing.
+-- Locks in one order everywhere: leader, shards, jobs, job types. Instants are seconds since 1970.
+-- The planner knows no sizes of arrays and may have no statistics: only index look-ups are left to it.
+CREATE FUNCTION journal_commit(
+    p_incarnation text, p_batch bigint, p_leader_epoch bigint,
+    s_shard integer[], s_epoch bigint[], s_results bytea[], s_launch bytea[],
+    j_id uuid[], j_state text[], j_attempt integer[], j_retries_used integer[], j_cancelling boolean[], j_stop_code
+    text[], j_stop_message text[], j_elapsed_s float8[], j_counting_since float8[], j_started_at float8[],
+    j_finished_at float8[], j_error_code text[], j_error_message text[], j_waiting_for text[],
+    t_job_id uuid[], t_task_no integer[], t_state text[], t_attempt integer[], t_job_attempt integer[], t_retries_used
+    integer[], t_polls_used integer[], t_ants_lost integer[], t_is_excepted boolean[], t_epoch bigint[], t_incarnation
+    text[], t_not_before float8[], t_exit_code integer[], t_error_code text[], t_error_message text[], t_outputs
+    text[], t_artifacts text[], t_dispatched_at float8[], t_started_at float8[], t_finished_at float8[],
+    a_job_id uuid[], a_task_no integer[], a_attempt integer[], a_job_attempt integer[], a_state text[], a_incarnation
+    text[], a_exit_code integer[], a_error_code text[], a_error_message text[], a_outputs text[], a_artifacts text[],
+    a_dispatched_at float8[], a_started_at float8[], a_finished_at float8[],
+    h_job_id uuid[], h_at float8[], h_state text[], h_attempt integer[], h_error_code text[], h_note text[],
+    c_id bigint[], c_refusal text[], p_claims uuid[], r_job_type_id bigint[], r_delta integer[]
+) RETURNS void
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
+    SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    lost integer[];
+    is_used boolean;
+    refused uuid[];
+BEGIN
+    IF p_leader_epoch IS NOT NULL THEN
+        PERFORM FROM leases WHERE name = 'leader' AND epoch = p_leader_epoch FOR SHARE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'leadership lost' USING ERRCODE = 'FM001', DETAIL = 'leader';
+        END IF;
+    END IF;
+
+    SELECT array_agg(u.shard) FILTER (WHERE l.epoch IS DISTINCT FROM u.epoch),
+           bool_or(l.mark_incarnation = p_incarnation AND l.mark_batch >= p_batch)
+        INTO lost, is_used
+        FROM unnest(s_shard, s_epoch) AS u (shard, epoch)
+        LEFT JOIN (SELECT * FROM leases WHERE leases.shard = ANY (s_shard) ORDER BY shard FOR NO KEY UPDATE) AS l
+            ON l.shard = u.shard;
+    IF lost IS NOT NULL THEN
+        RAISE EXCEPTION 'shards lost' USING ERRCODE = 'FM001', DETAIL = array_to_string(lost, ',');
+    END IF;
+    IF is_used THEN
+        RAISE EXCEPTION 'batch number used' USING ERRCODE = 'FM003';
+    END IF;
+    UPDATE leases l SET mark_incarnation = p_incarnation, mark_batch = p_batch,
+            results_position = coalesce(u.results, l.results_position),
+            launch_position = coalesce(u.launch, l.launch_position)
+        FROM unnest(s_shard, s_results, s_launch) AS u (shard, results, launch) WHERE l.shard = u.shard;
+
+    IF cardinality(p_claims) > 0 THEN
+        SELECT array_agg(c.id) INTO refused FROM unnest(p_claims) AS c (id)
+            LEFT JOIN (SELECT id FROM jobs WHERE id = ANY (p_claims) AND state = 'PENDING' ORDER BY id
+                FOR NO KEY UPDATE) AS j ON j.id = c.id
+            WHERE j.id IS NULL;
+        IF refused IS NOT NULL THEN
+            RAISE EXCEPTION 'claims refused' USING ERRCODE = 'FM002', DETAIL = array_to_string(refused, ',');
+        END IF;
+    END IF;
+
+    IF cardinality(j_id) > 0 THEN
+        UPDATE jobs SET
+            state = u.state, attempt = u.attempt, retries_used = u.retries_used, cancelling = u.cancelling, stop_code
+            = u.stop_code, stop_message = u.stop_message, elapsed_s = u.elapsed_s, counting_since =
+            to_timestamp(u.counting_since), started_at = to_timestamp(u.started_at), finished_at =
+            to_timestamp(u.finished_at), error_code = u.error_code, error_message = u.error_message, waiting_for =
+            u.waiting_for
+        FROM unnest(
+            j_id, j_state, j_attempt, j_retries_used, j_cancelling, j_stop_code, j_stop_message, j_elapsed_s,
+            j_counting_since, j_started_at, j_finished_at, j_error_code, j_error_message, j_waiting_for
+        ) AS u (
+            id, state, attempt, retries_used, cancelling, stop_code, stop_message, elapsed_s, counting_since,
+            started_at, finished_at, error_code, error_message, waiting_for
+        ) WHERE jobs.id = u.id;
+    END IF;
+
+    IF cardinality(t_job_id) > 0 THEN
+        INSERT INTO tasks AS t (
+            job_id, task_no, state, attempt, job_attempt, retries_used, polls_used, ants_lost, is_excepted, epoch,
+            incarnation, not_before, exit_code, error_code, error_message, outputs, artifacts, dispatched_at,
+            started_at, finished_at
+        ) SELECT
+            u.job_id, u.task_no, u.state, u.attempt, u.job_attempt, u.retries_used, u.polls_used, u.ants_lost,
+            u.is_excepted, u.epoch, u.incarnation, to_timestamp(u.not_before), u.exit_code, u.error_code,
+            u.error_message, u.outputs, u.artifacts, to_timestamp(u.dispatched_at), to_timestamp(u.started_at),
+            to_timestamp(u.finished_at)
+        FROM unnest(
+            t_job_id, t_task_no, t_state, t_attempt, t_job_attempt, t_retries_used, t_polls_used, t_ants_lost,
+            t_is_excepted, t_epoch, t_incarnation, t_not_before, t_exit_code, t_error_code, t_error_message,
+            t_outputs, t_artifacts, t_dispatched_at, t_started_at, t_finished_at
+        ) AS u (
+            job_id, task_no, state, attempt, job_attempt, retries_used, polls_used, ants_lost, is_excepted, epoch,
+            incarnation, not_before, exit_code, error_code, error_message, outputs, artifacts, dispatched_at,
+            started_at, finished_at
+        ) ON CONFLICT (job_id, task_no) DO UPDATE SET
+            state = excluded.state, attempt = excluded.attempt, job_attempt = excluded.job_attempt, retries_used =
+            excluded.retries_used, polls_used = excluded.polls_used, ants_lost = excluded.ants_lost, is_excepted =
+            excluded.is_excepted, epoch = excluded.epoch, incarnation = excluded.incarnation, not_before =
+            excluded.not_before, exit_code = excluded.exit_code, error_code = excluded.error_code, error_message =
+            excluded.error_message, outputs = excluded.outputs, artifacts = excluded.artifacts, dispatched_at =
+            excluded.dispatched_at, started_at = excluded.started_at, finished_at = excluded.finished_at;
+    END IF;
+
+    IF cardinality(a_job_id) > 0 THEN
+        INSERT INTO task_attempts (
+            job_id, task_no, attempt, job_attempt, state, incarnation, exit_code, error_code, error_message, outputs,
+            artifacts, dispatched_at, started_at, finished_at
+        ) SELECT
+            u.job_id, u.task_no, u.attempt, u.job_attempt, u.state, u.incarnation, u.exit_code, u.error_code,
+            u.error_message, u.outputs, u.artifacts, to_timestamp(u.dispatched_at), to_timestamp(u.started_at),
+            to_timestamp(u.finished_at)
+        FROM unnest(
+            a_job_id, a_task_no, a_attempt, a_job_attempt, a_state, a_incarnation, a_exit_code, a_error_code,
+            a_error_message, a_outputs, a_artifacts, a_dispatched_at, a_started_at, a_finished_at
+        ) AS u (
+            job_id, task_no, attempt, job_attempt, state, incarnation, exit_code, error_code, error_message, outputs,
+            artifacts, dispatched_at, started_at, finished_at
+        ) ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF cardinality(h_job_id) > 0 THEN
+        INSERT INTO job_history (job_id, at, state, attempt, error_code, note)
+            SELECT u.job_id, to_timestamp(u.at), u.state, u.attempt, u.error_code, u.note
+            FROM unnest(h_job_id, h_at, h_state, h_attempt, h_error_code, h_note)
+                AS u (job_id, at, state, attempt, error_code, note);
+    END IF;
+
+    IF cardinality(c_id) > 0 THEN
+        UPDATE job_commands c SET done_at = clock_timestamp(), refusal = u.refusal
+            FROM unnest(c_id, c_refusal) AS u (id, refusal) WHERE c.id = u.id;
+    END IF;
+
+    IF cardinality(r_job_type_id) > 0 THEN
+        PERFORM change_running(p_claims, r_job_type_id, r_delta);
+    END IF;
+END $$;
+
+-- Changes the counters of job types; FM002 with the claims that would exceed a type's max_concurrency.
+CREATE FUNCTION change_running(p_claims uuid[], r_job_type_id bigint[], r_delta integer[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    full_types bigint[];
+BEGIN
+    PERFORM FROM job_types WHERE id = ANY (r_job_type_id) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE job_types t SET running_count = t.running_count + u.delta
+        FROM unnest(r_job_type_id, r_delta) AS u (id, delta) WHERE t.id = u.id;
+    SELECT array_agg(t.id) INTO full_types
+        FROM unnest(r_job_type_id, r_delta) AS u (id, delta) JOIN job_types t ON t.id = u.id
+        WHERE u.delta > 0 AND t.running_count > t.max_concurrency;
+    IF full_types IS NOT NULL THEN
+        RAISE EXCEPTION 'max_concurrency reached' USING ERRCODE = 'FM002', DETAIL = coalesce((
+            SELECT string_agg(id::text, ',') FROM jobs
+                WHERE id = ANY (p_claims) AND job_type_id = ANY (full_types)), '');
+    END IF;
+END $$;
