@@ -150,9 +150,16 @@ class Executor(ABC):
         Returns when the run is over. Safe at any time, twice, after the end and after a failed start.
         """
 
+    async def released(self, run: Run) -> None:  # noqa: B027 - most have nothing to wait for
+        """Returns when the run no longer occupies anything here, which can be after its outcome.
+
+        A function in a thread cannot be killed: its run ends by ``stop``, its thread does not. The ant frees the slot
+        after this. Safe at any time and after a failed start; cancelling it changes nothing.
+        """
+
     @abstractmethod
     async def cleanup(self, run: Run) -> None:
         """Lets go of everything the run holds. Safe at any time, twice and after a failed start."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - most hold nothing
         """Ends what the executor itself holds (threads, pools, sessions). Safe twice."""

@@ -1,0 +1,43 @@
+"""What an ant may set about its executors."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def _default_path() -> str:
+    return os.environ.get("PATH") or os.defpath
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorOptions:
+    """Settings of all executors; the defaults suit a laptop.
+
+    Attributes:
+        python_paths: Folders put in front of ``sys.path`` for PYTHON functions.
+        python_threads: Most synchronous PYTHON functions that run at the same time.
+        python_processes: Most worker processes for ``in_process_pool`` functions.
+        http_body_limit_bytes: How much of a response body is read.
+        http_text_limit_bytes: How much of a text body becomes the output ``body``.
+        http_max_redirects: Redirects that are followed.
+        http_ca_file: PEM file of trusted authorities, beside those of the system.
+        shell: The shell that runs scripts; it must understand ``-e``.
+        shell_path: ``PATH`` of scripts.
+        shell_after_script_limit_s: Time an ``after_script`` may take.
+        shell_leftover_grace_s: Time between TERM and KILL for children that outlive their script.
+        shell_environment: More variables that every script sees.
+    """
+
+    python_paths: tuple[Path, ...] = ()
+    python_threads: int = 32
+    python_processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+    http_body_limit_bytes: int = 1024 * 1024
+    http_text_limit_bytes: int = 64 * 1024
+    http_max_redirects: int = 10
+    http_ca_file: Path | None = None
+    shell: Path = Path("/bin/sh")
+    shell_path: str = field(default_factory=_default_path)
+    shell_after_script_limit_s: float = 60.0
+    shell_leftover_grace_s: float = 1.0
+    shell_environment: Mapping[str, str] = field(default_factory=dict)

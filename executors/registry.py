@@ -1,0 +1,69 @@
+"""The one place that knows which executor serves which method."""
+
+from collections.abc import Callable, Sequence
+
+from executors.base import Executor
+from executors.errors import UnknownMethodError
+from executors.options import ExecutorOptions
+from executors.specs import HTTP_METHODS
+
+__all__ = ["DEFAULT_METHODS", "KNOWN_METHODS", "ExecutorOptions", "make_executors"]
+
+
+def _make_dummy(options: ExecutorOptions) -> Executor:
+    from executors.dummy import DummyExecutor
+
+    return DummyExecutor(options)
+
+
+def _make_shell(options: ExecutorOptions) -> Executor:
+    from executors.shell import ShellExecutor
+
+    return ShellExecutor(options)
+
+
+def _make_http(options: ExecutorOptions) -> Executor:
+    from executors.http import HttpExecutor
+
+    return HttpExecutor(options)
+
+
+def _make_python(options: ExecutorOptions) -> Executor:
+    from executors.python import PythonExecutor
+
+    return PythonExecutor(options)
+
+
+_Factory = Callable[[ExecutorOptions], Executor]
+_FACTORIES: dict[str, _Factory] = {
+    "SHELL": _make_shell,
+    **dict.fromkeys(HTTP_METHODS, _make_http),
+    "PYTHON": _make_python,
+    "DUMMY": _make_dummy,
+}
+
+#: Every method that an executor of this package serves.
+KNOWN_METHODS = tuple(_FACTORIES)
+#: What an ant offers when it is not told: all that does real work.
+DEFAULT_METHODS = tuple(method for method in KNOWN_METHODS if method != "DUMMY")
+
+
+def make_executors(methods: Sequence[str] | None, options: ExecutorOptions | None = None) -> dict[str, Executor]:
+    """Returns an executor for each method; methods of one family share theirs.
+
+    Only the modules that are needed are imported. ``None`` means ``DEFAULT_METHODS``.
+
+    Raises:
+        UnknownMethodError: names the methods that exist.
+    """
+    options = options or ExecutorOptions()
+    made: dict[_Factory, Executor] = {}
+    executors: dict[str, Executor] = {}
+    for method in DEFAULT_METHODS if methods is None else methods:
+        factory = _FACTORIES.get(method)
+        if factory is None:
+            raise UnknownMethodError(method, KNOWN_METHODS)
+        if factory not in made:
+            made[factory] = factory(options)
+        executors[method] = made[factory]
+    return executors
