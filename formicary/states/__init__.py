@@ -1,1 +1,1 @@
-"""Pure state machines: (status, event) -> (status, commands). No I/O, no clock, no asyncio, no randomness of their own."""
+"""Pure state machines: (status, event) -> (status, commands). No I/O, no clock, no asyncio, no own randomness."""

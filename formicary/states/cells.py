@@ -70,6 +70,13 @@ class TaskCell:
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
 
+    def snapshot(self) -> "TaskCell":
+        """Returns a copy of the present values."""
+        copy = TaskCell.__new__(TaskCell)
+        for name in TaskCell.__slots__:
+            setattr(copy, name, getattr(self, name))
+        return copy
+
 
 class JobCell:
     """A job.

@@ -45,3 +45,7 @@ class WatchTimeout(Command, frozen=True):
 
 class EndJob(Command, frozen=True):
     """The job reached a terminal state; forget it after the commit."""
+
+
+class Requeue(Command, frozen=True):
+    """The ended job is PENDING again: commit it, forget it, and let the scheduler claim it."""
