@@ -1,0 +1,73 @@
+"""The ant's inbox: an ordered log, read from its end at the start."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from brokers.base import END, Edge, Position
+from brokers.errors import BrokerUnavailableError, PositionTrimmedError
+from formicary.bus import Bus, Packet
+from formicary.service import Service
+
+log = structlog.get_logger(__name__)
+
+_MAX_PACKETS: Final = 256
+_READ_S: Final = 30.0
+_RETRY_S: Final = 0.2
+
+
+class Inbox(Service):
+    """Hands packets on in order.
+
+    Args:
+        is_shared: the topic also serves other ants: never trim it.
+    """
+
+    def __init__(self, bus: Bus, topic: str, is_shared: bool, handle: Callable[[list[Packet]], None]) -> None:
+        super().__init__()
+        self._bus = bus
+        self._topic = topic
+        self._is_shared = is_shared
+        self._handle = handle
+        self._position: Position | Edge = END
+        self._untrimmed = 0
+
+    async def open(self) -> None:
+        """Fixes the position: what is sent from now on will be read. Register only afterwards."""
+        self._position = await self._bus.end(self._topic)
+
+    async def run(self) -> None:
+        """Reads until cancelled."""
+        self.started.set()
+        while True:
+            await self.read_once()
+
+    async def read_once(self) -> None:
+        """Waits for packets and hands them on."""
+        try:
+            packets = await self._bus.read(self._topic, self._position, _MAX_PACKETS, _READ_S)
+        except BrokerUnavailableError as exc:
+            log.warning("inbox_waits_for_broker", reason=exc.reason)
+            await asyncio.sleep(_RETRY_S)
+            return
+        except PositionTrimmedError:
+            log.warning("inbox_was_trimmed", topic=self._topic)
+            await self.open()
+            return
+        if packets:
+            self._position = packets[-1].position
+            self._handle(packets)
+            await self._trim(len(packets), packets[-1].position)
+
+    async def _trim(self, count: int, position: Position) -> None:
+        """Lets go of what was read, now and then: nobody ever reads it again."""
+        self._untrimmed += count
+        if self._is_shared or self._untrimmed < _MAX_PACKETS:
+            return
+        self._untrimmed = 0
+        try:
+            await self._bus.trim(self._topic, position)
+        except BrokerUnavailableError as exc:
+            log.debug("inbox_not_trimmed", reason=exc.reason)

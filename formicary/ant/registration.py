@@ -1,0 +1,66 @@
+"""Who the ant is: its incarnations, and what it tells the queens about itself."""
+
+import os
+import socket
+
+from formicary.ant.config import AntConfig
+from formicary.bus import Bus, Outgoing
+from formicary.clock import Clock
+from formicary.events import topics
+from formicary.events.ants import AntLeft, AntRegistered, Held
+from formicary.ids import Incarnation, new_incarnation
+
+
+class Registration:
+    """The present incarnation of one ant, and its announcements."""
+
+    def __init__(self, bus: Bus, clock: Clock, config: AntConfig) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._config = config
+        self._methods: tuple[str, ...] = ()
+        self._in_process: tuple[str, ...] = ()
+        self.incarnation: Incarnation = new_incarnation(config.id)
+
+    @property
+    def prefetch(self) -> int:
+        """Returns how many accepted attempts may wait."""
+        return self._config.prefetch_for(self._in_process)
+
+    @property
+    def inbox_topic(self) -> str:
+        """Returns where dispatches for this ant go."""
+        return topics.inbox(self._config.id, self._config.topics_are_dear)
+
+    def offer(self, methods: tuple[str, ...], in_process_methods: tuple[str, ...]) -> None:
+        """Sets what the ant can run."""
+        self._methods, self._in_process = methods, in_process_methods
+
+    def renew(self) -> Incarnation:
+        """Begins a new incarnation and returns it."""
+        self.incarnation = new_incarnation(self._config.id)
+        return self.incarnation
+
+    async def announce(self) -> None:
+        """Registers; may be said again at any time. The inbox position must be fixed by now."""
+        config = self._config
+        event = AntRegistered(
+            ant_id=config.id,
+            incarnation=self.incarnation,
+            inbox_topic=self.inbox_topic,
+            inbox_key=config.id,
+            methods=self._methods,
+            in_process_methods=self._in_process,
+            tags=config.tags,
+            groups=config.groups,
+            slots=config.slots,
+            prefetch=self.prefetch,
+            process=f"{socket.gethostname()}:{os.getpid()}",
+            sent_at=self._clock.now(),
+        )
+        await self._bus.publish([Outgoing(topics.ANTS, config.id, event)])
+
+    async def leave(self, incarnation: Incarnation, attempts: tuple[Held, ...]) -> None:
+        """Says that an incarnation is over and that none of its attempts runs."""
+        event = AntLeft(ant_id=self._config.id, incarnation=incarnation, attempts=attempts)
+        await self._bus.publish([Outgoing(topics.ANTS, self._config.id, event)])

@@ -1,0 +1,257 @@
+"""The way of one attempt: fetch, start, wait, collect, report, clean up.
+
+What can go wrong, and what the attempt's end says then: a transfer ``ERR_ARTIFACT``; a spec or a value that can never
+work ``ERR_VALIDATION``; the executor ``ERR_EXECUTOR``. All of the attempt's log lines are with the broker, and its
+executor has let go of it, before its end is reported.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from executors.base import Attempt, Outcome, Reason, Run
+from executors.errors import ExecutorError, SpecRefusedError
+from formicary.ant import outputs
+from formicary.ant.assignments import Assignment, Phase
+from formicary.ant.deadlines import Deadlines
+from formicary.ant.errors import TransferError
+from formicary.ant.folders import AttemptFolder, Folders
+from formicary.ant.logs import AttemptLog, LogShipper
+from formicary.ant.masking import mask_text
+from formicary.ant.reporter import End, Reporter, error_end
+from formicary.ant.slots import Slots
+from formicary.ant.transfer import Transfer, is_wanted, select
+from formicary.ant.values import check_outputs
+from formicary.ant.wardship import AttemptGuard, Wardship
+from formicary.clock import Clock
+from formicary.errors import DataError
+from formicary.model.jobs import ArtifactRef
+
+log = structlog.get_logger(__name__)
+
+Json = Any  # a JSON value
+T = TypeVar("T")
+
+#: From TERM to KILL for an attempt whose time is up, in seconds.
+TIMEOUT_GRACE_S: Final = 10.0
+#: How long a stop may take beyond its grace before the log says so, in seconds.
+_STOP_MARGIN_S: Final = 5.0
+_NO_ENVIRONMENT: Final = MappingProxyType[str, str]({})
+
+
+class StoppedError(Exception):
+    """The attempt was to stop while nothing of it ran."""
+
+
+class Runner:
+    """Runs attempts, as many at once as it is called for."""
+
+    def __init__(
+        self,
+        *,
+        folders: Folders,
+        transfer: Transfer,
+        shipper: LogShipper,
+        reporter: Reporter,
+        slots: Slots,
+        wardship: Wardship,
+        clock: Clock,
+    ) -> None:
+        self._folders = folders
+        self._transfer = transfer
+        self._shipper = shipper
+        self._reporter = reporter
+        self._slots = slots
+        self._wardship = wardship
+        self._clock = clock
+        self._deadlines = Deadlines(self._time_out)
+        self._stops: set[asyncio.Task[None]] = set()
+
+    async def run(self, assignment: Assignment) -> None:
+        """Runs one attempt to its reported end, and frees its slot."""
+        assignment.phase = Phase.RUNNING
+        assignment.started_at = self._clock.now()
+        self._reporter.begun(assignment)
+        folder = self._folders.fresh()
+        sink = AttemptLog(self._shipper, assignment.key, assignment.order.secrets)
+        try:
+            end = await self._carry_out(assignment, folder, sink)
+            await sink.close()
+        except Exception as exc:  # a defect of an executor or a store must fail its attempt, not the ant
+            log.exception("attempt_crashed", job_id=assignment.key[0], task_type=assignment.order.task_type)
+            end = error_end("ERR_EXECUTOR", f"a defect of the ant ended the attempt: {exc!r}")
+        finally:
+            self._slots.release()
+        self._reporter.ended(assignment, _masked(end, assignment.order.secrets))
+        if folder.is_made:
+            await asyncio.to_thread(folder.remove)
+
+    def stop(self, assignment: Assignment, reason: Reason, grace_s: float) -> None:
+        """Asks a running attempt to end; nothing happens to one that is being reported."""
+        if assignment.stop_reason is None:
+            assignment.stop_reason = reason
+        assignment.grace_s = grace_s
+        if assignment.transfer is not None:
+            assignment.transfer.cancel()
+        elif assignment.run is not None:
+            self._spawn_stop(assignment, assignment.run)
+
+    async def close(self) -> None:
+        """Lets go of timers and waits for stops that are under way."""
+        self._deadlines.close()
+        if self._stops:
+            await asyncio.wait(set(self._stops))
+
+    async def _carry_out(self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog) -> End:
+        try:
+            if assignment.order.fetches:
+                await self._interruptible(assignment, self._transfer.fetch(assignment, folder))
+            outcome = await self._execute(assignment, folder, sink)
+            return await self._collect(assignment, folder, sink, outcome)
+        except StoppedError:
+            reason = assignment.stop_reason or Reason.CANCELLED
+            return End(reason.value, error_message="stopped while its artifacts were being moved")
+        except TransferError as exc:
+            return error_end("ERR_ARTIFACT", str(exc))
+        except (DataError, SpecRefusedError) as exc:
+            return error_end("ERR_VALIDATION", str(exc))
+        except ExecutorError as exc:
+            return error_end("ERR_EXECUTOR", str(exc))
+
+    async def _execute(self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog) -> Outcome:
+        if assignment.stop_reason is not None:
+            raise StoppedError
+        executor = assignment.executor
+        run = await executor.start(self._attempt(assignment, folder), sink)
+        assignment.run = run
+        self._deadlines.add(assignment, assignment.order.timeout_s)
+        try:
+            if assignment.stop_reason is not None:
+                self._spawn_stop(assignment, run)
+            return await executor.wait(run)
+        finally:
+            assignment.run = None
+            self._deadlines.remove(assignment)
+            await executor.cleanup(run)
+
+    def _attempt(self, assignment: Assignment, folder: AttemptFolder) -> Attempt:
+        job_id, _, number = assignment.key
+        order = assignment.order
+        is_in_process = assignment.executor.is_in_process
+        return Attempt(
+            job_id=job_id,
+            task_type=order.task_type,
+            number=number,
+            spec=order.spec,
+            environment=_NO_ENVIRONMENT if is_in_process else _environment(assignment, folder),
+            folder=folder,
+            guard=AttemptGuard(self._wardship, assignment),
+            timeout_s=order.timeout_s,
+        )
+
+    async def _collect(self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, outcome: Outcome) -> End:
+        await sink.finish()
+        found = await _gather_outputs(folder, sink, outcome)
+        artifacts: tuple[ArtifactRef, ...] = ()
+        if folder.is_made and is_wanted(assignment.order.artifacts, outcome):
+            artifacts = await self._store(assignment, folder, sink, outcome)
+        return End(
+            outcome.reason.value,
+            outcome.exit_code,
+            outcome.is_success,
+            None,
+            outcome.message,
+            found,
+            artifacts,
+        )
+
+    async def _store(
+        self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, outcome: Outcome
+    ) -> tuple[ArtifactRef, ...]:
+        try:
+            return await self._interruptible(assignment, self._select_and_store(assignment, folder, sink))
+        except TransferError as exc:
+            if outcome.is_success:
+                raise
+            # The task failed by itself: that, and its exit code, is what its rules look at.
+            await sink.note(str(exc))
+            return ()
+
+    async def _select_and_store(
+        self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog
+    ) -> tuple[ArtifactRef, ...]:
+        files: dict[str, Path]
+        files, unmatched = await asyncio.to_thread(select, assignment.order.artifacts, folder)
+        for pattern in unmatched:
+            await sink.note(f"artifacts.paths: nothing matches {pattern!r}")
+        return await self._transfer.store(assignment.key, files)
+
+    async def _interruptible(self, assignment: Assignment, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        assignment.transfer = task
+        try:
+            await asyncio.wait({task})
+        finally:
+            assignment.transfer = None
+            task.cancel()
+        if task.cancelled():
+            raise StoppedError
+        return task.result()
+
+    def _time_out(self, assignment: Assignment) -> None:
+        self.stop(assignment, Reason.TIMED_OUT, TIMEOUT_GRACE_S)
+
+    def _spawn_stop(self, assignment: Assignment, run: Run) -> None:
+        task = asyncio.get_running_loop().create_task(self._stop(assignment, run))
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
+
+    async def _stop(self, assignment: Assignment, run: Run) -> None:
+        reason = assignment.stop_reason or Reason.CANCELLED
+        stop = asyncio.ensure_future(assignment.executor.stop(run, assignment.grace_s, reason))
+        await asyncio.wait({stop}, timeout=assignment.grace_s + _STOP_MARGIN_S)
+        if not stop.done():
+            job_id, task_no, attempt = assignment.key
+            log.warning("attempt_ignores_stop", job_id=job_id, task_no=task_no, attempt=attempt, reason=reason.value)
+        try:
+            await stop
+        except ExecutorError as exc:
+            log.warning("attempt_not_stopped", job_id=assignment.key[0], error=str(exc))
+
+
+async def _gather_outputs(folder: AttemptFolder, sink: AttemptLog, outcome: Outcome) -> dict[str, Json] | None:
+    """Returns the outputs from all three places, checked; the file wins over lines, these over the executor's."""
+    if sink.error is not None:
+        raise sink.error
+    found = dict(outcome.outputs)
+    if sink.outputs:
+        found.update(sink.outputs)
+    if folder.is_made:
+        found.update(await asyncio.to_thread(outputs.read_file, folder.output_file))
+    if not found:
+        return None
+    check_outputs(found)
+    return found
+
+
+def _environment(assignment: Assignment, folder: AttemptFolder) -> dict[str, str]:
+    job_id, _, number = assignment.key
+    return {
+        "FORMICARY_JOB_ID": job_id,
+        "FORMICARY_JOB_TYPE": assignment.order.job_type,
+        "FORMICARY_TASK_TYPE": assignment.order.task_type,
+        "FORMICARY_ATTEMPT": str(number),
+        "FORMICARY_ANT": assignment.incarnation,
+        "FORMICARY_OUTPUT": str(folder.output_file),
+        "FORMICARY_RESULT_DIR": str(folder.result_dir),
+    }
+
+
+def _masked(end: End, secrets: tuple[str, ...]) -> End:
+    if not secrets or end.error_message is None:
+        return end
+    return end._replace(error_message=mask_text(end.error_message, secrets))
