@@ -3,6 +3,7 @@
 Strings that may hold templates are kept as written; ``formicary.template`` renders them at dispatch.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -107,10 +108,14 @@ class JobDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DefinitionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored version of a definition; ``id`` is a UUID, ``version`` counts from 1 per job type."""
+    """A stored version of a definition; ``id`` is a UUID, ``version`` counts from 1 per job type.
+
+    ``job_type_id`` is the short name of its job type inside the database.
+    """
 
     id: str
+    job_type_id: int
     job_type: str
     version: int
     source: str
-    created_at: str
+    created_at: datetime

@@ -31,7 +31,7 @@ from formicary.errors import HomeHeldError
 from formicary.store import launcher
 from formicary.store.account import Account, choose_account
 from formicary.store.errors import EmbeddedPostgresError
-from formicary.store.postmaster import find_programs, wait_until_ready, wait_until_vacant
+from formicary.store.postmaster import find_programs, wait_until_ended, wait_until_ready, wait_until_vacant
 
 log = structlog.get_logger(__name__)
 
@@ -184,8 +184,7 @@ class EmbeddedPostgres:
         options = ("-U", USER, "-E", "UTF8", "--locale=C", "--auth=trust", "--no-instructions")
         process = self._spawn("initdb", "-D", str(half), *options)
         try:
-            while process.poll() is None:
-                await asyncio.sleep(0.01)
+            await wait_until_ended(process)
         except asyncio.CancelledError:
             await _end(process)
             raise
@@ -258,7 +257,7 @@ def _socket_folder(folder: Path) -> Path:
 
 
 def _admit_only_this_user(data: Path) -> None:
-    """Where the server's user is shared with other programs, the socket's folder is no guard: ask the kernel who calls."""
+    """Asks the kernel who calls: where the server's user is shared with other programs, the folder is no guard."""
     (data / "pg_hba.conf").write_text("local all all peer map=formicary\n")
     (data / "pg_ident.conf").write_text(f"formicary {getpass.getuser()} {USER}\nformicary root {USER}\n")
 
@@ -269,6 +268,5 @@ async def _end(process: "subprocess.Popen[bytes]") -> None:
             process.send_signal(number)
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_LIMIT_S):
-                while process.poll() is None:
-                    await asyncio.sleep(0.005)
+                await wait_until_ended(process)
                 return

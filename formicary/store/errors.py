@@ -14,7 +14,7 @@ FormicaryError
 
 from collections.abc import Sequence
 
-from formicary.errors import FormicaryError
+from formicary.errors import DataError, FormicaryError
 from formicary.ids import JobId
 
 
@@ -44,10 +44,13 @@ class ClaimConflictError(StoreError):
         self.job_ids = tuple(job_ids)
 
 
-class DataRefusedError(StoreError):
+class DataRefusedError(StoreError, DataError):
     """Nothing was written: the input holds a value that Postgres refuses (NUL, lone surrogate, number range)."""
 
     code = "ERR_VALIDATION"
+
+    def __init__(self, message: str) -> None:
+        super().__init__("database", message)
 
 
 class NotCommittedError(StoreError):

@@ -18,7 +18,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_SECUREBITS = 28
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
-#: Without it a change of user drops all capabilities, and access(2), which Postgres asks about its programs, ignores them.
+#: Without it a change of user drops all capabilities, and access(2), which Postgres asks about programs, ignores them.
 SECBIT_NO_SETUID_FIXUP = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
 

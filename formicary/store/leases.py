@@ -99,7 +99,7 @@ class LeaseStore:
         return sorted((LeaseRow(*row.values()) for row in rows), key=_order)
 
     async def renew(self, epochs: Mapping[str, int], incarnation: str, lease_s: float) -> set[str]:
-        """Extends leases; returns the names of those that are still ours, also where they had lapsed but nobody took them."""
+        """Extends leases; returns the names of those that are still ours: also lapsed ones that nobody took."""
         return await self._change(_RENEW, epochs, incarnation, float(lease_s))
 
     async def release(self, epochs: Mapping[str, int], incarnation: str) -> set[str]:

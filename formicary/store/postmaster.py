@@ -107,3 +107,9 @@ async def wait_until_ready(process: "subprocess.Popen[bytes]", data: Path, limit
     process.kill()
     process.wait()
     raise EmbeddedPostgresError(f"the embedded Postgres in {data} was not ready after {limit_s:.0f} s")
+
+
+async def wait_until_ended(process: "subprocess.Popen[bytes]") -> None:
+    """Returns when the process ended."""
+    while process.poll() is None:  # noqa: ASYNC110 - no event tells it on every platform
+        await asyncio.sleep(0.005)

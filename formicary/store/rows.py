@@ -172,7 +172,10 @@ class LeaseRow(NamedTuple):
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A submission, validated; ``idempotency_key`` and ``body_sha256`` go together."""
+    """A submission, validated; ``idempotency_key`` and ``body_sha256`` go together.
+
+    ``expects_newest``: to be inserted only while ``definition_id`` is still the newest of its job type.
+    """
 
     id: JobId
     job_type_id: int
@@ -188,3 +191,5 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     rendered_source: str | None
     idempotency_key: str | None = None
     body_sha256: str | None = None
+    expects_newest: bool = False
+    expects_newest: bool = False

@@ -1,5 +1,5 @@
--- Formicary's database, PostgreSQL 15 or newer. This file is the newest version, for people and for a fresh database;
--- formicary/store/migrations/ leads every older database to exactly this.
+-- Formicary's database, PostgreSQL 15 or newer. This file and formicary/store/functions.sql are the newest version, for
+-- people and for a fresh database; formicary/store/migrations/ leads every older database to exactly this.
 
 CREATE TABLE colony (
     only_one       boolean PRIMARY KEY DEFAULT true CHECK (only_one), -- always true: there is one row
@@ -182,42 +182,57 @@ CREATE TABLE task_logs (
 COMMENT ON TABLE task_logs IS 'Output of tasks, line by line.';
 CREATE INDEX task_logs_by_arrival ON task_logs (job_id, arrival);
 
+-- Functions of Formicary's database, made after the tables of schema.sql. Each is one round trip and one commit.
+
 -- Takes submissions, in one commit: jobs in state PENDING and their idempotency keys. Repeating a call changes nothing.
--- outcome: CREATED, EXISTING (same key and body: job_id is the first job) or KEY_CONFLICT (same key, another body).
+-- outcome: CREATED; EXISTING (same key and body: job_id is the first job); KEY_CONFLICT (same key, another body); STALE
+-- (p_expects_newest, and definition_id is not the newest version any more: nothing was written for it).
+-- What is due at once is so by this server's clock too, by which it is claimed.
 -- Keys are inserted in their own order, so that two calls with the same keys wait for each other and never deadlock.
 CREATE FUNCTION submit_jobs(
     p_id uuid[], p_job_type_id bigint[], p_definition_id uuid[], p_shard integer[], p_priority integer[],
-    p_due_at timestamptz[], p_scheduled_at timestamptz[], p_created_at timestamptz[], p_user_name text[],
-    p_params text[], p_labels text[], p_rendered_source text[], p_key text[], p_body_sha256 text[]
+    p_due_at float8[], p_scheduled_at float8[], p_created_at float8[], p_user_name text[], p_params text[],
+    p_labels text[], p_rendered_source text[], p_key text[], p_body_sha256 text[], p_expects_newest boolean[]
 ) RETURNS TABLE (job_id text, outcome text)
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
     SET enable_seqscan = off AS $$
 #variable_conflict use_column
+DECLARE
+    v_stale boolean[];
 BEGIN
+    SELECT array_agg(u.expects_newest AND t.definition_id <> u.definition_id
+            AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = u.id) ORDER BY u.place)
+        INTO v_stale
+        FROM unnest(p_id, p_job_type_id, p_definition_id, p_expects_newest) WITH ORDINALITY
+            AS u (id, job_type_id, definition_id, expects_newest, place)
+        JOIN job_types t ON t.id = u.job_type_id;
     INSERT INTO idempotency_keys (key, body_sha256, job_id)
         SELECT DISTINCT ON (u.key) u.key, u.body_sha256, u.id
-        FROM unnest(p_key, p_body_sha256, p_id) WITH ORDINALITY AS u (key, body_sha256, id, place)
-        WHERE u.key IS NOT NULL ORDER BY u.key, u.place
+        FROM unnest(p_key, p_body_sha256, p_id, v_stale) WITH ORDINALITY AS u (key, body_sha256, id, is_stale, place)
+        WHERE u.key IS NOT NULL AND NOT u.is_stale ORDER BY u.key, u.place
         ON CONFLICT DO NOTHING;
     WITH created AS (
         INSERT INTO jobs (id, job_type_id, definition_id, shard, state, priority, due_at, scheduled_at, created_at,
             user_name, params, labels, rendered_source)
-        SELECT u.id, u.job_type_id, u.definition_id, u.shard, 'PENDING', u.priority, u.due_at, u.scheduled_at,
-            u.created_at, u.user_name, u.params, u.labels, u.rendered_source
+        SELECT u.id, u.job_type_id, u.definition_id, u.shard, 'PENDING', u.priority,
+            CASE WHEN u.scheduled_at IS NULL THEN least(to_timestamp(u.due_at), now()) ELSE to_timestamp(u.due_at) END,
+            to_timestamp(u.scheduled_at), to_timestamp(u.created_at), u.user_name, u.params, u.labels, u.rendered_source
         FROM unnest(p_id, p_job_type_id, p_definition_id, p_shard, p_priority, p_due_at, p_scheduled_at, p_created_at,
-            p_user_name, p_params, p_labels, p_rendered_source, p_key) AS u (id, job_type_id, definition_id, shard,
-            priority, due_at, scheduled_at, created_at, user_name, params, labels, rendered_source, key)
-        WHERE u.key IS NULL OR EXISTS (
-            SELECT FROM idempotency_keys k WHERE k.group_id = 'default' AND k.key = u.key AND k.job_id = u.id)
+            p_user_name, p_params, p_labels, p_rendered_source, p_key, v_stale) AS u (id, job_type_id, definition_id,
+            shard, priority, due_at, scheduled_at, created_at, user_name, params, labels, rendered_source, key,
+            is_stale)
+        WHERE NOT u.is_stale AND (u.key IS NULL OR EXISTS (
+            SELECT FROM idempotency_keys k WHERE k.group_id = 'default' AND k.key = u.key AND k.job_id = u.id))
         ON CONFLICT DO NOTHING
         RETURNING id, created_at
     )
     INSERT INTO job_history (job_id, at, state, attempt) SELECT c.id, c.created_at, 'PENDING', 1 FROM created c;
     RETURN QUERY
         SELECT coalesce(k.job_id, u.id)::text,
-            CASE WHEN u.key IS NULL OR k.job_id = u.id THEN 'CREATED'
-                 WHEN k.body_sha256 = u.body_sha256 THEN 'EXISTING' ELSE 'KEY_CONFLICT' END
-        FROM unnest(p_id, p_key, p_body_sha256) WITH ORDINALITY AS u (id, key, body_sha256, place)
+            CASE WHEN k.body_sha256 <> u.body_sha256 THEN 'KEY_CONFLICT'
+                 WHEN k.job_id <> u.id THEN 'EXISTING'
+                 WHEN u.is_stale AND k.job_id IS NULL THEN 'STALE' ELSE 'CREATED' END
+        FROM unnest(p_id, p_key, p_body_sha256, v_stale) WITH ORDINALITY AS u (id, key, body_sha256, is_stale, place)
         LEFT JOIN idempotency_keys k ON k.group_id = 'default' AND k.key = u.key
         ORDER BY u.place;
 END $$;
@@ -393,4 +408,32 @@ BEGIN
             SELECT string_agg(id::text, ',') FROM jobs
                 WHERE id = ANY (p_claims) AND job_type_id = ANY (full_types)), '');
     END IF;
+END $$;
+
+-- Claims PENDING jobs for owners elsewhere, under the leader's epoch (FM001 where it differs): state READY, counted and
+-- in the history. Returns those that it claimed; a type beyond its max_concurrency keeps the rest waiting.
+CREATE FUNCTION claim_ready(p_claims uuid[], p_leader_epoch bigint) RETURNS SETOF uuid
+LANGUAGE plpgsql AS $$
+DECLARE
+    claimed uuid[];
+BEGIN
+    PERFORM FROM leases WHERE name = 'leader' AND epoch = p_leader_epoch FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'leadership lost' USING ERRCODE = 'FM001', DETAIL = 'leader';
+    END IF;
+    PERFORM FROM jobs WHERE id = ANY (p_claims) AND state = 'PENDING' ORDER BY id FOR NO KEY UPDATE;
+    PERFORM FROM job_types
+        WHERE id IN (SELECT job_type_id FROM jobs WHERE id = ANY (p_claims)) ORDER BY id FOR NO KEY UPDATE;
+    SELECT array_agg(c.id) INTO claimed FROM (
+        SELECT j.id, t.running_count + row_number() OVER (
+                PARTITION BY t.id ORDER BY j.priority DESC, j.due_at, j.id) AS place, t.max_concurrency
+        FROM jobs j JOIN job_types t ON t.id = j.job_type_id WHERE j.id = ANY (p_claims) AND j.state = 'PENDING') AS c
+        WHERE c.max_concurrency IS NULL OR c.place <= c.max_concurrency;
+    UPDATE jobs SET state = 'READY', waiting_for = NULL WHERE id = ANY (claimed);
+    INSERT INTO job_history (job_id, at, state, attempt)
+        SELECT id, clock_timestamp(), 'READY', attempt FROM jobs WHERE id = ANY (claimed);
+    UPDATE job_types t SET running_count = t.running_count + c.count
+        FROM (SELECT job_type_id, count(*) AS count FROM jobs WHERE id = ANY (claimed) GROUP BY 1) AS c
+        WHERE t.id = c.job_type_id;
+    RETURN QUERY SELECT unnest(claimed);
 END $$;

@@ -1,6 +1,6 @@
-"""The schema's versions: ``schema.sql`` for a fresh database, the numbered files for an older one.
+"""The schema's versions: ``schema.sql`` and ``functions.sql`` for a fresh database, numbered files for an older one.
 
-A change of the schema, functions included, edits ``schema.sql`` *and* adds a file here; a test compares both ways.
+A change edits one of those *and* adds a file here; a test compares both ways.
 """
 
 import importlib.resources
@@ -23,11 +23,14 @@ LOCK_KEY = 170_600
 
 
 def schema_sql() -> str:
-    """Returns ``schema.sql``: beside this package where it is installed, at the root of the repository otherwise."""
-    installed = importlib.resources.files("formicary.store").joinpath("schema.sql")
-    if installed.is_file():
-        return installed.read_text(encoding="utf-8")
-    return (Path(__file__).parents[3] / "schema.sql").read_text(encoding="utf-8")
+    """Returns the newest schema, tables and functions.
+
+    ``schema.sql`` lies in the package where that is installed, at the root of the repository otherwise.
+    """
+    package = importlib.resources.files("formicary.store")
+    installed = package.joinpath("schema.sql")
+    tables = installed if installed.is_file() else Path(__file__).parents[3] / "schema.sql"
+    return "\n".join(part.read_text(encoding="utf-8") for part in (tables, package.joinpath("functions.sql")))
 
 
 def migration_files() -> dict[int, str]:

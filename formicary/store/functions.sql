@@ -1,0 +1,255 @@
+-- Functions of Formicary's database, made after the tables of schema.sql. Each is one round trip and one commit.
+
+-- Takes submissions, in one commit: jobs in state PENDING and their idempotency keys. Repeating a call changes nothing.
+-- outcome: CREATED; EXISTING (same key and body: job_id is the first job); KEY_CONFLICT (same key, another body); STALE
+-- (p_expects_newest, and definition_id is not the newest version any more: nothing was written for it).
+-- What is due at once is so by this server's clock too, by which it is claimed.
+-- Keys are inserted in their own order, so that two calls with the same keys wait for each other and never deadlock.
+CREATE FUNCTION submit_jobs(
+    p_id uuid[], p_job_type_id bigint[], p_definition_id uuid[], p_shard integer[], p_priority integer[],
+    p_due_at float8[], p_scheduled_at float8[], p_created_at float8[], p_user_name text[], p_params text[],
+    p_labels text[], p_rendered_source text[], p_key text[], p_body_sha256 text[], p_expects_newest boolean[]
+) RETURNS TABLE (job_id text, outcome text)
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
+    SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_stale boolean[];
+BEGIN
+    SELECT array_agg(u.expects_newest AND t.definition_id <> u.definition_id
+            AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = u.id) ORDER BY u.place)
+        INTO v_stale
+        FROM unnest(p_id, p_job_type_id, p_definition_id, p_expects_newest) WITH ORDINALITY
+            AS u (id, job_type_id, definition_id, expects_newest, place)
+        JOIN job_types t ON t.id = u.job_type_id;
+    INSERT INTO idempotency_keys (key, body_sha256, job_id)
+        SELECT DISTINCT ON (u.key) u.key, u.body_sha256, u.id
+        FROM unnest(p_key, p_body_sha256, p_id, v_stale) WITH ORDINALITY AS u (key, body_sha256, id, is_stale, place)
+        WHERE u.key IS NOT NULL AND NOT u.is_stale ORDER BY u.key, u.place
+        ON CONFLICT DO NOTHING;
+    WITH created AS (
+        INSERT INTO jobs (id, job_type_id, definition_id, shard, state, priority, due_at, scheduled_at, created_at,
+            user_name, params, labels, rendered_source)
+        SELECT u.id, u.job_type_id, u.definition_id, u.shard, 'PENDING', u.priority,
+            CASE WHEN u.scheduled_at IS NULL THEN least(to_timestamp(u.due_at), now()) ELSE to_timestamp(u.due_at) END,
+            to_timestamp(u.scheduled_at), to_timestamp(u.created_at), u.user_name, u.params, u.labels, u.rendered_source
+        FROM unnest(p_id, p_job_type_id, p_definition_id, p_shard, p_priority, p_due_at, p_scheduled_at, p_created_at,
+            p_user_name, p_params, p_labels, p_rendered_source, p_key, v_stale) AS u (id, job_type_id, definition_id,
+            shard, priority, due_at, scheduled_at, created_at, user_name, params, labels, rendered_source, key,
+            is_stale)
+        WHERE NOT u.is_stale AND (u.key IS NULL OR EXISTS (
+            SELECT FROM idempotency_keys k WHERE k.group_id = 'default' AND k.key = u.key AND k.job_id = u.id))
+        ON CONFLICT DO NOTHING
+        RETURNING id, created_at
+    )
+    INSERT INTO job_history (job_id, at, state, attempt) SELECT c.id, c.created_at, 'PENDING', 1 FROM created c;
+    RETURN QUERY
+        SELECT coalesce(k.job_id, u.id)::text,
+            CASE WHEN k.body_sha256 <> u.body_sha256 THEN 'KEY_CONFLICT'
+                 WHEN k.job_id <> u.id THEN 'EXISTING'
+                 WHEN u.is_stale AND k.job_id IS NULL THEN 'STALE' ELSE 'CREATED' END
+        FROM unnest(p_id, p_key, p_body_sha256, v_stale) WITH ORDINALITY AS u (id, key, body_sha256, is_stale, place)
+        LEFT JOIN idempotency_keys k ON k.group_id = 'default' AND k.key = u.key
+        ORDER BY u.place;
+END $$;
+
+-- Appends lines of output; those already there stay as they are. The arrival numbers of one job become visible in
+-- their order, because writers of the same job take turns (by one of 16 locks): a follower misses none.
+CREATE FUNCTION append_logs(
+    p_job_id uuid[], p_task_no integer[], p_attempt integer[], p_seq bigint[], p_stream text[], p_at float8[],
+    p_line text[]
+) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(170601, turn.n) FROM (
+        SELECT DISTINCT uuid_hash(job) & 15 AS n FROM unnest(p_job_id) AS job ORDER BY n) AS turn;
+    INSERT INTO task_logs (job_id, task_no, attempt, seq, stream, at, line)
+        SELECT unnest(p_job_id), unnest(p_task_no), unnest(p_attempt), unnest(p_seq), unnest(p_stream),
+            to_timestamp(unnest(p_at)), unnest(p_line)
+        ON CONFLICT DO NOTHING;
+END $$;
+
+-- The journal: one batch, all or nothing. Fences it (FM001: an epoch differs), checks its claims (FM002: not PENDING
+-- any more, or beyond max_concurrency), writes its rows, the positions, and the mark by which a lost answer is found.
+-- A batch number that the shard has seen is refused (FM003): so a late statement of a lost connection does nothing.
+-- Locks in one order everywhere: leader, shards, jobs, job types. Instants are seconds since 1970.
+-- The planner knows no sizes of arrays and may have no statistics: only index look-ups are left to it.
+CREATE FUNCTION journal_commit(
+    p_incarnation text, p_batch bigint, p_leader_epoch bigint,
+    s_shard integer[], s_epoch bigint[], s_results bytea[], s_launch bytea[],
+    j_id uuid[], j_state text[], j_attempt integer[], j_retries_used integer[], j_cancelling boolean[], j_stop_code
+    text[], j_stop_message text[], j_elapsed_s float8[], j_counting_since float8[], j_started_at float8[],
+    j_finished_at float8[], j_error_code text[], j_error_message text[], j_waiting_for text[],
+    t_job_id uuid[], t_task_no integer[], t_state text[], t_attempt integer[], t_job_attempt integer[], t_retries_used
+    integer[], t_polls_used integer[], t_ants_lost integer[], t_is_excepted boolean[], t_epoch bigint[], t_incarnation
+    text[], t_not_before float8[], t_exit_code integer[], t_error_code text[], t_error_message text[], t_outputs
+    text[], t_artifacts text[], t_dispatched_at float8[], t_started_at float8[], t_finished_at float8[],
+    a_job_id uuid[], a_task_no integer[], a_attempt integer[], a_job_attempt integer[], a_state text[], a_incarnation
+    text[], a_exit_code integer[], a_error_code text[], a_error_message text[], a_outputs text[], a_artifacts text[],
+    a_dispatched_at float8[], a_started_at float8[], a_finished_at float8[],
+    h_job_id uuid[], h_at float8[], h_state text[], h_attempt integer[], h_error_code text[], h_note text[],
+    c_id bigint[], c_refusal text[], p_claims uuid[], r_job_type_id bigint[], r_delta integer[]
+) RETURNS void
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
+    SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    lost integer[];
+    is_used boolean;
+    refused uuid[];
+BEGIN
+    IF p_leader_epoch IS NOT NULL THEN
+        PERFORM FROM leases WHERE name = 'leader' AND epoch = p_leader_epoch FOR SHARE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'leadership lost' USING ERRCODE = 'FM001', DETAIL = 'leader';
+        END IF;
+    END IF;
+
+    SELECT array_agg(u.shard) FILTER (WHERE l.epoch IS DISTINCT FROM u.epoch),
+           bool_or(l.mark_incarnation = p_incarnation AND l.mark_batch >= p_batch)
+        INTO lost, is_used
+        FROM unnest(s_shard, s_epoch) AS u (shard, epoch)
+        LEFT JOIN (SELECT * FROM leases WHERE leases.shard = ANY (s_shard) ORDER BY shard FOR NO KEY UPDATE) AS l
+            ON l.shard = u.shard;
+    IF lost IS NOT NULL THEN
+        RAISE EXCEPTION 'shards lost' USING ERRCODE = 'FM001', DETAIL = array_to_string(lost, ',');
+    END IF;
+    IF is_used THEN
+        RAISE EXCEPTION 'batch number used' USING ERRCODE = 'FM003';
+    END IF;
+    UPDATE leases l SET mark_incarnation = p_incarnation, mark_batch = p_batch,
+            results_position = coalesce(u.results, l.results_position),
+            launch_position = coalesce(u.launch, l.launch_position)
+        FROM unnest(s_shard, s_results, s_launch) AS u (shard, results, launch) WHERE l.shard = u.shard;
+
+    IF cardinality(p_claims) > 0 THEN
+        SELECT array_agg(c.id) INTO refused FROM unnest(p_claims) AS c (id)
+            LEFT JOIN (SELECT id FROM jobs WHERE id = ANY (p_claims) AND state = 'PENDING' ORDER BY id
+                FOR NO KEY UPDATE) AS j ON j.id = c.id
+            WHERE j.id IS NULL;
+        IF refused IS NOT NULL THEN
+            RAISE EXCEPTION 'claims refused' USING ERRCODE = 'FM002', DETAIL = array_to_string(refused, ',');
+        END IF;
+    END IF;
+
+    IF cardinality(j_id) > 0 THEN
+        UPDATE jobs SET
+            state = u.state, attempt = u.attempt, retries_used = u.retries_used, cancelling = u.cancelling, stop_code
+            = u.stop_code, stop_message = u.stop_message, elapsed_s = u.elapsed_s, counting_since =
+            to_timestamp(u.counting_since), started_at = to_timestamp(u.started_at), finished_at =
+            to_timestamp(u.finished_at), error_code = u.error_code, error_message = u.error_message, waiting_for =
+            u.waiting_for
+        FROM unnest(
+            j_id, j_state, j_attempt, j_retries_used, j_cancelling, j_stop_code, j_stop_message, j_elapsed_s,
+            j_counting_since, j_started_at, j_finished_at, j_error_code, j_error_message, j_waiting_for
+        ) AS u (
+            id, state, attempt, retries_used, cancelling, stop_code, stop_message, elapsed_s, counting_since,
+            started_at, finished_at, error_code, error_message, waiting_for
+        ) WHERE jobs.id = u.id;
+    END IF;
+
+    IF cardinality(t_job_id) > 0 THEN
+        INSERT INTO tasks AS t (
+            job_id, task_no, state, attempt, job_attempt, retries_used, polls_used, ants_lost, is_excepted, epoch,
+            incarnation, not_before, exit_code, error_code, error_message, outputs, artifacts, dispatched_at,
+            started_at, finished_at
+        ) SELECT
+            u.job_id, u.task_no, u.state, u.attempt, u.job_attempt, u.retries_used, u.polls_used, u.ants_lost,
+            u.is_excepted, u.epoch, u.incarnation, to_timestamp(u.not_before), u.exit_code, u.error_code,
+            u.error_message, u.outputs, u.artifacts, to_timestamp(u.dispatched_at), to_timestamp(u.started_at),
+            to_timestamp(u.finished_at)
+        FROM unnest(
+            t_job_id, t_task_no, t_state, t_attempt, t_job_attempt, t_retries_used, t_polls_used, t_ants_lost,
+            t_is_excepted, t_epoch, t_incarnation, t_not_before, t_exit_code, t_error_code, t_error_message,
+            t_outputs, t_artifacts, t_dispatched_at, t_started_at, t_finished_at
+        ) AS u (
+            job_id, task_no, state, attempt, job_attempt, retries_used, polls_used, ants_lost, is_excepted, epoch,
+            incarnation, not_before, exit_code, error_code, error_message, outputs, artifacts, dispatched_at,
+            started_at, finished_at
+        ) ON CONFLICT (job_id, task_no) DO UPDATE SET
+            state = excluded.state, attempt = excluded.attempt, job_attempt = excluded.job_attempt, retries_used =
+            excluded.retries_used, polls_used = excluded.polls_used, ants_lost = excluded.ants_lost, is_excepted =
+            excluded.is_excepted, epoch = excluded.epoch, incarnation = excluded.incarnation, not_before =
+            excluded.not_before, exit_code = excluded.exit_code, error_code = excluded.error_code, error_message =
+            excluded.error_message, outputs = excluded.outputs, artifacts = excluded.artifacts, dispatched_at =
+            excluded.dispatched_at, started_at = excluded.started_at, finished_at = excluded.finished_at;
+    END IF;
+
+    IF cardinality(a_job_id) > 0 THEN
+        INSERT INTO task_attempts (
+            job_id, task_no, attempt, job_attempt, state, incarnation, exit_code, error_code, error_message, outputs,
+            artifacts, dispatched_at, started_at, finished_at
+        ) SELECT
+            u.job_id, u.task_no, u.attempt, u.job_attempt, u.state, u.incarnation, u.exit_code, u.error_code,
+            u.error_message, u.outputs, u.artifacts, to_timestamp(u.dispatched_at), to_timestamp(u.started_at),
+            to_timestamp(u.finished_at)
+        FROM unnest(
+            a_job_id, a_task_no, a_attempt, a_job_attempt, a_state, a_incarnation, a_exit_code, a_error_code,
+            a_error_message, a_outputs, a_artifacts, a_dispatched_at, a_started_at, a_finished_at
+        ) AS u (
+            job_id, task_no, attempt, job_attempt, state, incarnation, exit_code, error_code, error_message, outputs,
+            artifacts, dispatched_at, started_at, finished_at
+        ) ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF cardinality(h_job_id) > 0 THEN
+        INSERT INTO job_history (job_id, at, state, attempt, error_code, note)
+            SELECT u.job_id, to_timestamp(u.at), u.state, u.attempt, u.error_code, u.note
+            FROM unnest(h_job_id, h_at, h_state, h_attempt, h_error_code, h_note)
+                AS u (job_id, at, state, attempt, error_code, note);
+    END IF;
+
+    IF cardinality(c_id) > 0 THEN
+        UPDATE job_commands c SET done_at = clock_timestamp(), refusal = u.refusal
+            FROM unnest(c_id, c_refusal) AS u (id, refusal) WHERE c.id = u.id;
+    END IF;
+
+    IF cardinality(r_job_type_id) > 0 THEN
+        PERFORM change_running(p_claims, r_job_type_id, r_delta);
+    END IF;
+END $$;
+
+-- Changes the counters of job types; FM002 with the claims that would exceed a type's max_concurrency.
+CREATE FUNCTION change_running(p_claims uuid[], r_job_type_id bigint[], r_delta integer[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    full_types bigint[];
+BEGIN
+    PERFORM FROM job_types WHERE id = ANY (r_job_type_id) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE job_types t SET running_count = t.running_count + u.delta
+        FROM unnest(r_job_type_id, r_delta) AS u (id, delta) WHERE t.id = u.id;
+    SELECT array_agg(t.id) INTO full_types
+        FROM unnest(r_job_type_id, r_delta) AS u (id, delta) JOIN job_types t ON t.id = u.id
+        WHERE u.delta > 0 AND t.running_count > t.max_concurrency;
+    IF full_types IS NOT NULL THEN
+        RAISE EXCEPTION 'max_concurrency reached' USING ERRCODE = 'FM002', DETAIL = coalesce((
+            SELECT string_agg(id::text, ',') FROM jobs
+                WHERE id = ANY (p_claims) AND job_type_id = ANY (full_types)), '');
+    END IF;
+END $$;
+
+-- Claims PENDING jobs for owners elsewhere, under the leader's epoch (FM001 where it differs): state READY, counted and
+-- in the history. Returns those that it claimed; a type beyond its max_concurrency keeps the rest waiting.
+CREATE FUNCTION claim_ready(p_claims uuid[], p_leader_epoch bigint) RETURNS SETOF uuid
+LANGUAGE plpgsql AS $$
+DECLARE
+    claimed uuid[];
+BEGIN
+    PERFORM FROM leases WHERE name = 'leader' AND epoch = p_leader_epoch FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'leadership lost' USING ERRCODE = 'FM001', DETAIL = 'leader';
+    END IF;
+    PERFORM FROM jobs WHERE id = ANY (p_claims) AND state = 'PENDING' ORDER BY id FOR NO KEY UPDATE;
+    PERFORM FROM job_types
+        WHERE id IN (SELECT job_type_id FROM jobs WHERE id = ANY (p_claims)) ORDER BY id FOR NO KEY UPDATE;
+    SELECT array_agg(c.id) INTO claimed FROM (
+        SELECT j.id, t.running_count + row_number() OVER (
+                PARTITION BY t.id ORDER BY j.priority DESC, j.due_at, j.id) AS place, t.max_concurrency
+        FROM jobs j JOIN job_types t ON t.id = j.job_type_id WHERE j.id = ANY (p_claims) AND j.state = 'PENDING') AS c
+        WHERE c.max_concurrency IS NULL OR c.place <= c.max_concurrency;
+    UPDATE jobs SET state = 'READY', waiting_for = NULL WHERE id = ANY (claimed);
+    INSERT INTO job_history (job_id, at, state, attempt)
+        SELECT id, clock_timestamp(), 'READY', attempt FROM jobs WHERE id = ANY (claimed);
+    UPDATE job_types t SET running_count = t.running_count + c.count
+        FROM (SELECT job_type_id, count(*) AS count FROM jobs WHERE id = ANY (claimed) GROUP BY 1) AS c
+        WHERE t.id = c.job_type_id;
+    RETURN QUERY SELECT unnest(claimed);
+END $$;
