@@ -1,0 +1,182 @@
+"""The kind of a task: picks the key table of its method and builds the ``TaskDefinition``."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from executors.specs import HTTP_METHODS, DummySpec, HttpSpec, PythonSpec, ShellSpec, Spec
+from formicary.model.definition import (
+    ArtifactsPolicy,
+    ArtifactWhen,
+    BackoffPolicy,
+    RetryPolicy,
+    TaskDefinition,
+)
+from formicary.model.parse_keys import (
+    METHOD_KEY,
+    METHOD_KEYS,
+    RESERVED_METHODS,
+    STATE_WORDS,
+    TASK_KEYS,
+    TASK_RECORDS,
+    UNKNOWN_TASK_RECORD,
+    is_special,
+)
+from formicary.model.parse_kinds import Record, Schema, key_schema
+from formicary.model.parse_problems import Path, Problems
+from formicary.model.parse_yaml import Node
+
+Values = dict[str, Any]
+
+#: More tasks are refused.
+MAX_TASKS = 200_000
+
+_EDGE_WORDS = dict(zip(STATE_WORDS, ("on_completed", "on_failed"), strict=True))
+_RENAMED = {"timeout": "timeout_s", "except": "except_"}
+_PLAIN_WORDS = frozenset(
+    [
+        "task_type",
+        "description",
+        "timeout",
+        "allow_failure",
+        "always_run",
+        "dependencies",
+        "except",
+        "variables",
+        "tags",
+    ]
+)
+_NOTHING = DummySpec()
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A task."""
+
+    def convert(self, node: Node, path: Path, problems: Problems) -> TaskDefinition:
+        """Returns the task, its targets and templates unchecked."""
+        method, record = _method(node, path, problems)
+        count = len(problems)
+        values = record.convert(node, path, problems)
+        is_sound = method in METHOD_KEYS and len(problems) == count
+        _check_values(values, path, problems)
+        spec = _spec(method, values) if is_sound else _NOTHING
+        return _task(values, method, spec, path, problems)
+
+    def schema(self) -> Schema:
+        """Returns the schema of a task: all keys, and for each method those that it takes and needs."""
+        every = {word: key_schema(key) for keys in METHOD_KEYS.values() for word, key in keys.items()}
+        common = {word: key_schema(key) for word, key in TASK_KEYS.items()}
+        return {
+            "type": "object",
+            "properties": {**common, "method": key_schema(METHOD_KEY), **every},
+            "required": ["task_type", "method"],
+            "additionalProperties": False,
+            "allOf": [_method_schema(method, every) for method in METHOD_KEYS],
+        }
+
+
+def _method_schema(method: str, every: Schema) -> Schema:
+    keys = METHOD_KEYS[method]
+    then: Schema = {"properties": {word: False for word in every if word not in keys}}
+    required = [word for word, key in keys.items() if key.is_required]
+    if required:
+        then["required"] = required
+    return {"if": {"properties": {"method": {"const": method}}, "required": ["method"]}, "then": then}
+
+
+def _method(node: Node, path: Path, problems: Problems) -> tuple[str, Record]:
+    if not isinstance(node.value, dict):
+        return "", UNKNOWN_TASK_RECORD
+    written = node.value.get("method")
+    if written is None:
+        hint = f"one of {', '.join(METHOD_KEYS)}"
+        problems.add(path, 'the key "method" is missing', hint)
+    elif isinstance(written.value, str) and written.value in RESERVED_METHODS:
+        problems.add((*path, "method"), f"the method {written.value} is not supported yet")
+    elif written.text in TASK_RECORDS:
+        return written.text, TASK_RECORDS[written.text]
+    else:
+        METHOD_KEY.kind.convert(written, (*path, "method"), problems)
+    return "", UNKNOWN_TASK_RECORD
+
+
+def _check_values(values: Values, path: Path, problems: Problems) -> None:
+    routes = values.get("on_exit_code", {})
+    for word, edge in _EDGE_WORDS.items():
+        if word in routes and edge in values:
+            message = f"{word} means {edge}, which is given too"
+            problems.add((*path, "on_exit_code", word), message, "keep one of them", at_key=True)
+    backoff = values.get("retry_backoff_policy", {})
+    if backoff.get("min", 1.0) > backoff.get("max", 300.0):
+        problems.add((*path, "retry_backoff_policy"), "min is longer than max")
+    is_polled = any("EXECUTING" in targets for targets in routes.values())
+    if backoff and values.get("delay_between_retries") and not is_polled:
+        message = "delay_between_retries and retry_backoff_policy are both given"
+        problems.add((*path, "retry_backoff_policy"), message, "keep one of them", at_key=True)
+    for word in ("paths", "exclude"):
+        for no, name in enumerate(values.get("artifacts", {}).get(word, ())):
+            if name.startswith(("/", "~")) or ".." in name.split("/"):
+                message = f'"{name[:100]}" leads out of the working directory'
+                problems.add((*path, "artifacts", word, no), message, "use paths below it")
+
+
+def retry_policy(values: Values) -> RetryPolicy:
+    """Returns the policy that the keys of a job or task describe."""
+    backoff = values.get("retry_backoff_policy")
+    return RetryPolicy(
+        limit=values.get("retry", 0),
+        delay_s=values.get("delay_between_retries", 0.0),
+        backoff=None if backoff is None else _backoff(backoff),
+    )
+
+
+def _backoff(values: Values) -> BackoffPolicy:
+    renamed = {"min": "min_s", "max": "max_s"}
+    return BackoffPolicy(**{renamed.get(word, word): value for word, value in values.items()})
+
+
+def _artifacts(values: Values) -> ArtifactsPolicy:
+    return ArtifactsPolicy(
+        paths=values.get("paths", ()),
+        exclude=values.get("exclude", ()),
+        when=ArtifactWhen(values.get("when", ArtifactWhen.ON_SUCCESS)),
+        expires_after_s=values.get("expires_after"),
+    )
+
+
+def _spec(method: str, values: Values) -> Spec:
+    own = {word: values[word] for word in METHOD_KEYS[method] if word in values}
+    if method == "SHELL":
+        return ShellSpec(**own)
+    if method in HTTP_METHODS:
+        return HttpSpec(method=method, **own)
+    return PythonSpec(**own) if method == "PYTHON" else DummySpec(**own)
+
+
+def _task(values: Values, method: str, spec: Spec, path: Path, problems: Problems) -> TaskDefinition:
+    plain = {_RENAMED.get(word, word): value for word, value in values.items() if word in _PLAIN_WORDS}
+    if "retry" in values or "delay_between_retries" in values or "retry_backoff_policy" in values:
+        plain["retry"] = retry_policy(values)
+    if "artifacts" in values:
+        plain["artifacts"] = _artifacts(values["artifacts"])
+    if "on_exit_code" in values or "on_completed" in values or "on_failed" in values:
+        plain.update(_edges(values, path, problems))
+    return TaskDefinition(**{"task_type": "", **plain}, method=method, spec=spec)
+
+
+def _edges(values: Values, path: Path, problems: Problems) -> Values:
+    """Returns the control edges: words of ``on_exit_code`` that lead to tasks become plain edges.
+
+    A special target of ``on_completed`` or ``on_failed`` becomes a word of ``on_exit_code``.
+    """
+    routes = values.get("on_exit_code", {})
+    edges: Values = {"on_exit_code": {code: to[0] for code, to in routes.items() if code not in _EDGE_WORDS and to}}
+    for word, edge in _EDGE_WORDS.items():
+        targets = values.get(edge) or routes.get(word, ())
+        if not any(is_special(target) for target in targets):
+            edges[edge] = targets
+        elif len(targets) == 1:
+            edges["on_exit_code"][word] = targets[0]
+        else:
+            problems.add((*path, edge), "a special target stands alone", "write one target")
+    return edges
