@@ -192,4 +192,3 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     body_sha256: str | None = None
     expects_newest: bool = False
-    expects_newest: bool = False

@@ -1,1 +1,4 @@
-"""What people ask for: definitions, submissions, commands, views. Writes rows, answers; decides nothing about running jobs."""
+"""What people ask for: definitions, submissions, commands, views.
+
+Writes rows and answers; decides nothing about running jobs.
+"""

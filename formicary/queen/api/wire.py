@@ -1,0 +1,213 @@
+"""The JSON of the API: the field names of the model, with times as RFC 3339 in UTC with microseconds.
+
+The command line prints the same documents.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from formicary.errors import Problem
+from formicary.model.definition import DefinitionRecord
+from formicary.model.jobs import AntView, ArtifactRef, JobView, LogLine, TaskView
+
+Json = Any  # a JSON value
+
+encode = msgspec.json.Encoder().encode
+
+
+class TaskJson(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as JSON; see ``TaskView``."""
+
+    task_type: str
+    state: str
+    exit_code: int | None
+    attempt: int
+    ant_id: str | None
+    error_code: str | None
+    error_message: str | None
+    started_at: str | None
+    finished_at: str | None
+    outputs: dict[str, Json]
+    artifacts: tuple[ArtifactRef, ...]
+    waiting_for: str | None
+    retries_used: int
+
+
+class JobJson(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as JSON; see ``JobView``. Items of listings and batches have no ``tasks``."""
+
+    id: str
+    job_type: str
+    version: int
+    state: str
+    error_code: str | None
+    error_message: str | None
+    attempt: int
+    params: dict[str, Json]
+    priority: int
+    labels: dict[str, str]
+    created_at: str
+    scheduled_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    waiting_for: str | None
+    retries_used: int
+    cancelling: bool
+    tasks: tuple[TaskJson, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class DefinitionJson(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a definition as JSON; ``source`` is its YAML, left out of listings."""
+
+    id: str
+    job_type: str
+    version: int
+    created_at: str
+    source: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class AntJson(msgspec.Struct, frozen=True, kw_only=True):
+    """An ant as JSON; see ``AntView``."""
+
+    id: str
+    incarnation: str
+    methods: tuple[str, ...]
+    tags: tuple[str, ...]
+    slots: int
+    running: int
+    last_heartbeat_at: str
+
+
+class LogLineJson(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of output as JSON; see ``LogLine``."""
+
+    task_type: str
+    attempt: int
+    seq: int
+    stream: str
+    at: str
+    text: str
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a listing; ``next_cursor`` is None on the last."""
+
+    items: Sequence[JobJson | DefinitionJson | AntJson]
+    next_cursor: str | None = None
+
+
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """An error by RFC 9457; ``code`` is stable, ``errors`` lists single mistakes."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: tuple[Problem, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of each item of a batch, in order."""
+
+    items: Sequence[JobJson | ProblemDocument]
+
+
+def time_text(at: datetime) -> str:
+    """Returns a time as RFC 3339 in UTC with microseconds."""
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def job_json(job: JobView) -> JobJson:
+    """Returns a job for the wire; ``tasks`` is left out where the view has none."""
+    return JobJson(
+        id=job.id,
+        job_type=job.job_type,
+        version=job.version,
+        state=job.state,
+        error_code=job.error_code,
+        error_message=job.error_message,
+        attempt=job.attempt,
+        params=job.params,
+        priority=job.priority,
+        labels=job.labels,
+        created_at=time_text(job.created_at),
+        scheduled_at=_optional(job.scheduled_at),
+        started_at=_optional(job.started_at),
+        finished_at=_optional(job.finished_at),
+        waiting_for=job.waiting_for,
+        retries_used=job.retries_used,
+        cancelling=job.cancelling,
+        tasks=msgspec.UNSET if job.tasks is None else tuple([_task(task) for task in job.tasks]),
+    )
+
+
+def item_json(job: JobView) -> JobJson:
+    """Returns a job for the wire without its tasks."""
+    return job_json(job if job.tasks is None else msgspec.structs.replace(job, tasks=None))
+
+
+def definition_json(record: DefinitionRecord, *, with_source: bool) -> DefinitionJson:
+    """Returns a definition for the wire."""
+    return DefinitionJson(
+        id=record.id,
+        job_type=record.job_type,
+        version=record.version,
+        created_at=time_text(record.created_at),
+        source=record.source if with_source else msgspec.UNSET,
+    )
+
+
+def ant_json(ant: AntView) -> AntJson:
+    """Returns an ant for the wire."""
+    return AntJson(
+        id=ant.id,
+        incarnation=ant.incarnation,
+        methods=ant.methods,
+        tags=ant.tags,
+        slots=ant.slots,
+        running=ant.running,
+        last_heartbeat_at=time_text(ant.last_heartbeat_at),
+    )
+
+
+def json_lines(lines: Sequence[LogLine]) -> bytes:
+    """Returns lines of output as JSON Lines."""
+    return b"".join([encode(_line(line)) + b"\n" for line in lines])
+
+
+def _line(line: LogLine) -> LogLineJson:
+    return LogLineJson(
+        task_type=line.task_type,
+        attempt=line.attempt,
+        seq=line.seq,
+        stream=line.stream,
+        at=time_text(line.at),
+        text=line.text,
+    )
+
+
+def _task(task: TaskView) -> TaskJson:
+    return TaskJson(
+        task_type=task.task_type,
+        state=task.state,
+        exit_code=task.exit_code,
+        attempt=task.attempt,
+        ant_id=task.ant_id,
+        error_code=task.error_code,
+        error_message=task.error_message,
+        started_at=_optional(task.started_at),
+        finished_at=_optional(task.finished_at),
+        outputs=task.outputs,
+        artifacts=task.artifacts,
+        waiting_for=task.waiting_for,
+        retries_used=task.retries_used,
+    )
+
+
+def _optional(at: datetime | None) -> str | None:
+    return None if at is None else time_text(at)

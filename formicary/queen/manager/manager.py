@@ -1,0 +1,310 @@
+"""The manager: everything that people and services ask of a queen, and the only part that its API sees.
+
+It shares nothing with scheduler and supervisors but the database. Every call can raise ``UnavailableError`` while the
+database is away; it was then not carried out, or (a submission whose answer was lost) can be repeated with its key.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from formicary.artifacts.base import ArtifactMissingError, ArtifactStoreUnavailableError
+from formicary.errors import (
+    ConflictError,
+    FormicaryError,
+    InvalidInputError,
+    NotFoundError,
+    Problem,
+    UnavailableError,
+)
+from formicary.ids import JobId
+from formicary.metrics import JOBS_SUBMITTED
+from formicary.model.definition import DefinitionRecord
+from formicary.model.jobs import AntView, ArtifactRef, JobRequest, JobView, LogLine
+from formicary.model.parse import parse_definition
+from formicary.model.states import TERMINAL_JOB_STATES, JobState, TaskState
+from formicary.queen.manager import commands, views
+from formicary.queen.manager.book import DefinitionBook
+from formicary.queen.manager.checks import job_id as checked_id
+from formicary.queen.manager.checks import printable
+from formicary.queen.manager.contracts import Stores, Surroundings
+from formicary.queen.manager.intake import Intake
+from formicary.queen.manager.output import Follower, Selection, stored_lines
+from formicary.queen.manager.submissions import Submissions, Submitted
+from formicary.store.jobs import StoredJob
+
+MAX_PAGE = 500
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a definition; ``is_new`` is False where the newest one has the same source."""
+
+    record: DefinitionRecord
+    is_new: bool
+
+
+class Download(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact and its bytes. The last chunk comes only if the digest of the whole is right."""
+
+    ref: ArtifactRef
+    chunks: AsyncIterator[bytes]
+
+
+class Manager:
+    """Saves definitions, takes jobs, answers questions about them and passes commands on."""
+
+    def __init__(self, stores: Stores, surroundings: Surroundings, shard_count: int) -> None:
+        self._stores = stores
+        self._around = surroundings
+        self._book = DefinitionBook(stores.definitions)
+        self._intake = Intake(stores.jobs)
+        self._submissions = Submissions(self._book, self._intake, surroundings.clock, shard_count)
+
+    async def close(self) -> None:
+        """Waits for the inserts under way. Safe twice."""
+        await self._intake.close()
+
+    async def check(self) -> None:
+        """Raises ``UnavailableError`` unless the database answers."""
+        await self._stores.database.ping()
+
+    # definitions
+
+    async def save_definition(self, text: str, file: str = "definition") -> Saved:
+        """Parses, checks and stores a definition; an unchanged one makes no new version.
+
+        Raises:
+            DefinitionError: listing every mistake.
+        """
+        definition = await asyncio.to_thread(parse_definition, text, file)
+        record, is_new = await self._stores.definitions.save(definition)
+        self._book.remember_newest(self._book.learn(record, definition))
+        return Saved(record=record, is_new=is_new)
+
+    async def definition(self, job_type: str) -> DefinitionRecord:
+        """Returns the newest version of a job type, as the database has it.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        record = await self._stores.definitions.newest(job_type)
+        if record is None:
+            raise NotFoundError(f"no job type {printable(job_type)!r}")
+        return record
+
+    async def definition_versions(self, job_type: str) -> Sequence[DefinitionRecord]:
+        """Returns every version of a job type, newest first.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        records = await self._stores.definitions.versions(job_type)
+        if not records:
+            raise NotFoundError(f"no job type {printable(job_type)!r}")
+        return records
+
+    async def definitions(self, limit: int, cursor: str | None) -> tuple[Sequence[DefinitionRecord], str | None]:
+        """Returns a page of the newest versions, and the cursor of the next."""
+        return await self._stores.definitions.list(limit, cursor)
+
+    # jobs
+
+    async def submit(self, request: JobRequest) -> Submitted:
+        """Accepts a job: when this returns, it is committed and never lost.
+
+        Raises:
+            InvalidInputError: a param is missing or wrong, or the idempotency key was used with another body.
+            NotFoundError: unknown job type or version.
+        """
+        (result,) = await self.submit_batch([request])
+        if isinstance(result, FormicaryError):
+            raise result
+        return result
+
+    async def submit_batch(self, requests: Sequence[JobRequest]) -> list[Submitted | FormicaryError]:
+        """Accepts what is right, all in one commit; returns a job or an error for each request, in order."""
+        results = await self._submissions.submit(requests)
+        created_count = sum(1 for result in results if isinstance(result, Submitted))
+        if created_count:
+            JOBS_SUBMITTED.inc(created_count)
+            self._around.wake.submitted()
+        return [await self._first(result) if isinstance(result, str) else result for result in results]
+
+    async def _first(self, job_id: JobId) -> Submitted:
+        return Submitted(await self.job(job_id), is_new=False)
+
+    async def job(self, job_id: str) -> JobView:
+        """Returns a job with all its tasks.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        stored = await self._stored(job_id)
+        pending = await self._book.tasks_of(stored.view.id, stored.definition_id, stored.rendered_source)
+        if stored.view.state is JobState.PENDING and stored.view.attempt == 1:
+            return msgspec.structs.replace(stored.view, tasks=pending)
+        rows = await self._stores.jobs.tasks(stored.view.id)
+        return views.with_tasks(stored.view, pending, rows, self._around.waits.reasons(stored.view.id))
+
+    async def wait_for_end(self, job_id: str, timeout_s: float) -> JobView:
+        """Returns the job when it has ended, or as it is when ``timeout_s`` passed.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        known_id = checked_id(job_id)
+        await self._around.watch.wait(known_id, timeout_s, lambda: self.has_ended(known_id))
+        return await self.job(known_id)
+
+    async def has_ended(self, job_id: str) -> bool:
+        """Returns whether the job is in a terminal state."""
+        return (await self._stored(job_id)).view.state in TERMINAL_JOB_STATES
+
+    async def jobs(
+        self, state: JobState | None, job_type: str | None, limit: int, cursor: str | None
+    ) -> tuple[Sequence[JobView], str | None]:
+        """Returns a page of jobs without their tasks, newest first, and the cursor of the next."""
+        return await self._stores.jobs.list(state, job_type, limit, cursor)
+
+    async def _stored(self, job_id: str) -> StoredJob:
+        known_id = checked_id(job_id)
+        stored = await self._stores.jobs.get(known_id)
+        if stored is None:
+            raise NotFoundError(f"no job {known_id}")
+        return stored
+
+    # commands
+
+    async def cancel(self, job_id: str) -> JobView:
+        """Asks for a cancel; a second one also stops ``always_run`` tasks.
+
+        Raises:
+            ConflictError: the job has ended.
+        """
+        return await self._command(commands.CANCEL, job_id)
+
+    async def pause(self, job_id: str) -> JobView:
+        """Asks for a pause: nothing new starts.
+
+        Raises:
+            ConflictError: the job is paused, is being cancelled or has ended.
+        """
+        return await self._command(commands.PAUSE, job_id)
+
+    async def resume(self, job_id: str) -> JobView:
+        """Asks for the end of a pause.
+
+        Raises:
+            ConflictError: the job is not paused.
+        """
+        return await self._command(commands.RESUME, job_id)
+
+    async def restart(self, job_id: str, request: commands.RestartRequest) -> JobView:
+        """Asks for the next attempt of an ended job.
+
+        Raises:
+            ConflictError: it has not ended, or nothing of it failed.
+            InvalidInputError: the mode or the task is unknown.
+        """
+        body = commands.body_of(request)
+        job = await self.job(job_id)
+        commands.refuse_if_forbidden(commands.RESTART, job)
+        tasks = job.tasks or ()
+        if request.from_task is not None and all(task.task_type != request.from_task for task in tasks):
+            problem = Problem(path="from_task", message=f"the job has no task {printable(request.from_task)!r}")
+            raise InvalidInputError(problem.message, [problem])
+        is_clean = all(task.state not in (TaskState.FAILED, TaskState.CANCELLED) for task in tasks)
+        if job.state is JobState.COMPLETED and is_clean and request.mode == "failed" and request.from_task is None:
+            raise ConflictError(f'cannot restart job {job.id}: nothing of it failed; use mode "all" or from_task')
+        return await self._issue(commands.RESTART, await self._stored(job_id), msgspec.json.encode(body).decode())
+
+    async def _command(self, kind: str, job_id: str) -> JobView:
+        stored = await self._stored(job_id)
+        commands.refuse_if_forbidden(kind, stored.view)
+        if commands.is_unclaimed(stored.view):
+            change = await self._stores.jobs.change_pending(stored.view.id, kind, f"{kind} requested")
+            if change.is_applied:
+                self._announce(kind, stored.view.id)
+                return await self.job(job_id)
+            stored = await self._stored(job_id)
+            commands.refuse_if_forbidden(kind, stored.view)
+        return await self._issue(kind, stored, "{}")
+
+    async def _issue(self, kind: str, stored: StoredJob, body: str) -> JobView:
+        await self._stores.commands.issue(stored.view.id, stored.shard, kind, body, None)
+        self._around.wake.command(stored.shard)
+        return await self.job(stored.view.id)
+
+    def _announce(self, kind: str, job_id: JobId) -> None:
+        if kind == commands.CANCEL:
+            self._around.watch.ended(job_id)
+        else:
+            self._around.wake.submitted()
+
+    # output, artifacts, ants
+
+    async def log_lines(self, job_id: str, task_type: str | None, attempt: int | None) -> AsyncIterator[list[LogLine]]:
+        """Returns pages of the stored output, in order of arrival.
+
+        Raises:
+            NotFoundError: no such job, or no such task in it.
+        """
+        return stored_lines(self._stores.logs, await self._selection(job_id, task_type, attempt))
+
+    async def follow_log(self, job_id: str, task_type: str | None, attempt: int | None) -> AsyncIterator[list[LogLine]]:
+        """Returns pages of output, now and as it arrives, until the job ended and all of it was returned.
+
+        Pages can be empty.
+
+        Raises:
+            NotFoundError: no such job, or no such task in it.
+        """
+        selection = await self._selection(job_id, task_type, attempt)
+        around = self._around
+        follower = Follower(self._stores.logs, around.log_signals, around.log_backlog, around.clock)
+        return follower.follow(selection, lambda: self.has_ended(selection.job_id))
+
+    async def _selection(self, job_id: str, task_type: str | None, attempt: int | None) -> Selection:
+        stored = await self._stored(job_id)
+        tasks = await self._book.tasks_of(stored.view.id, stored.definition_id, stored.rendered_source)
+        names = tuple(task.task_type for task in tasks)
+        if task_type is None:
+            return Selection(stored.view.id, None, attempt, names)
+        if task_type not in names:
+            raise NotFoundError(f"job {stored.view.id} has no task {printable(task_type)!r}")
+        return Selection(stored.view.id, names.index(task_type), attempt, names)
+
+    async def artifact(self, job_id: str, task_type: str, name: str) -> Download:
+        """Returns an artifact of the task's newest attempt.
+
+        Raises:
+            NotFoundError: no such job, task or artifact, or its bytes are gone.
+        """
+        job = await self.job(job_id)
+        for number, task in enumerate(job.tasks or ()):
+            if task.task_type == task_type:
+                ref = next((ref for ref in task.artifacts if ref.name == name), None)
+                if ref is None:
+                    break
+                key = f"{job.id}/{number}/{task.attempt}/{ref.name}"
+                return Download(ref=ref, chunks=self._chunks(key, ref))
+        raise NotFoundError(f"job {job.id} has no artifact {printable(name)!r} of a task {printable(task_type)!r}")
+
+    async def _chunks(self, key: str, ref: ArtifactRef) -> AsyncIterator[bytes]:
+        held: bytes | None = None
+        try:
+            async for chunk in self._stores.artifacts.get(key, ref.sha256):
+                if held is not None:
+                    yield held
+                held = chunk
+        except ArtifactMissingError as error:
+            raise NotFoundError(f"the bytes of artifact {ref.name!r} are gone") from error
+        except ArtifactStoreUnavailableError as error:
+            raise UnavailableError(f"the artifact store is away: {error}") from error
+        if held is not None:
+            yield held
+
+    def ants(self) -> list[AntView]:
+        """Returns the live ants."""
+        return self._around.ants.views()

@@ -1,0 +1,94 @@
+"""Reading the stored output of tasks, once or for as long as the job runs.
+
+The lines of one job become visible in order of their arrival numbers (see ``LogStore.read``), so that a follower needs
+to keep nothing but the last number it saw.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
+
+from formicary.clock import Clock
+from formicary.ids import JobId
+from formicary.model.jobs import LogLine
+from formicary.queen.manager.contracts import LogBacklog
+from formicary.queen.watch import Signals
+from formicary.store.logs import LogRow, LogStore
+
+#: Lines read at a time.
+PAGE_LINES = 1_000
+#: Interval between two looks where no signal comes, in seconds.
+_LOOK_S = 0.5
+#: Interval between two looks at the backlog of an ended job, in seconds.
+_BACKLOG_LOOK_S = 0.01
+#: How long the lines of an ended job are waited for, in seconds.
+_LAST_LINES_S = 5.0
+
+
+class Selection(NamedTuple):
+    """Which lines: of one task or all (None), of one attempt or all; ``names`` by task number."""
+
+    job_id: JobId
+    task_no: int | None
+    attempt: int | None
+    names: tuple[str, ...]
+
+
+async def stored_lines(store: LogStore, selection: Selection) -> AsyncIterator[list[LogLine]]:
+    """Yields what is stored now, in order of arrival, in pages."""
+    async for rows in _pages(store, selection, 0):
+        yield _lines(rows, selection)
+
+
+class Follower:
+    """Sends each line of a job once, as it arrives, until the job ended and every line was sent."""
+
+    def __init__(self, store: LogStore, signals: Signals, backlog: LogBacklog, clock: Clock) -> None:
+        self._store = store
+        self._signals = signals
+        self._backlog = backlog
+        self._clock = clock
+
+    async def follow(
+        self, selection: Selection, has_ended: Callable[[], Awaitable[bool]]
+    ) -> AsyncIterator[list[LogLine]]:
+        """Yields pages of new lines; an empty page now and then, so that the caller notices a reader that left."""
+        after = 0
+        while True:
+            future = self._signals.arm(selection.job_id)
+            try:
+                is_last = await has_ended()
+                if is_last:
+                    await self._wait_for_writers()
+                async for rows in _pages(self._store, selection, after):
+                    after = rows[-1].arrival
+                    yield _lines(rows, selection)
+                if is_last:
+                    return
+                yield []
+                await self._signals.wait_armed(future, _LOOK_S)
+            finally:
+                self._signals.disarm(selection.job_id, future)
+
+    async def _wait_for_writers(self) -> None:
+        give_up_at_s = self._clock.boottime() + _LAST_LINES_S
+        while await self._backlog.backlog() and self._clock.boottime() < give_up_at_s:
+            await self._clock.sleep(_BACKLOG_LOOK_S)
+
+
+async def _pages(store: LogStore, selection: Selection, after: int) -> AsyncIterator[list[LogRow]]:
+    while True:
+        rows = await store.read(selection.job_id, selection.task_no, selection.attempt, after, PAGE_LINES)
+        if rows:
+            after = rows[-1].arrival
+            yield rows
+        if len(rows) < PAGE_LINES:
+            return
+
+
+def _lines(rows: list[LogRow], selection: Selection) -> list[LogLine]:
+    return [_line(row, selection.names) for row in rows]
+
+
+def _line(row: LogRow, names: tuple[str, ...]) -> LogLine:
+    task_type = names[row.task_no] if row.task_no < len(names) else str(row.task_no)
+    return LogLine(task_type=task_type, attempt=row.attempt, seq=row.seq, stream=row.stream, at=row.at, text=row.line)

@@ -1,0 +1,212 @@
+"""The process's settings: environment variables, over which flags win."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from formicary.errors import InvalidInputError
+
+#: What stands for a secret wherever settings are printed.
+HIDDEN = "***"
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_LOG_FORMATS = ("console", "json")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is chosen outside the code; see ``interfaces.md`` for the variables.
+
+    ``database_url`` None means the embedded Postgres under ``home``; ``log_format`` None chooses by the terminal.
+    """
+
+    home: Path
+    database_url: str | None = None
+    broker_url: str = "memory://"
+    artifacts_url: str
+    listen: str = "127.0.0.1:7777"
+    server: str = "http://127.0.0.1:7777"
+    token: str | None = None
+    lease_s: float = 10.0
+    ant_lease_s: float = 60.0
+    log_level: str = "info"
+    log_format: str | None = None
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.public().items())
+        return f"Settings({fields})"
+
+    def public(self) -> dict[str, str | float | None]:
+        """Returns the settings by variable name, with passwords and tokens hidden."""
+        return {variable.name: _shown(variable, getattr(self, variable.field)) for variable in VARIABLES}
+
+
+class Variable(NamedTuple):
+    """A setting; ``read`` raises ``ValueError`` saying what would be right."""
+
+    name: str
+    field: str
+    read: Callable[[str], Any]
+    meaning: str
+
+
+def load(environ: Mapping[str, str] | None = None, **flags: object) -> Settings:
+    """Returns the effective settings.
+
+    Args:
+        environ: the environment; None is the process's own.
+        flags: values by field name; None means that the flag was not given.
+
+    Raises:
+        InvalidInputError: naming every variable that is wrong, and what would be right.
+    """
+    values, mistakes = _collect(os.environ if environ is None else environ, flags)
+    if mistakes:
+        raise InvalidInputError("; ".join(mistakes))
+    home = values.setdefault("home", _default_home(os.environ if environ is None else environ))
+    values.setdefault("artifacts_url", (home / "artifacts").as_uri())
+    return Settings(**values)
+
+
+def _collect(environ: Mapping[str, str], flags: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for variable in VARIABLES:
+        flag = flags.get(variable.field)
+        text = environ.get(variable.name, "") if flag is None else str(flag)
+        if not text:
+            continue
+        try:
+            values[variable.field] = variable.read(text)
+        except ValueError as error:
+            mistakes.append(f"{variable.name}: {error}")
+    return values, mistakes
+
+
+def _default_home(environ: Mapping[str, str]) -> Path:
+    base = environ.get("XDG_DATA_HOME") or ""
+    root = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "share"
+    return root / "formicary"
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """Returns host and port of an address like ``127.0.0.1:7777`` or ``[::1]:7777``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    host, separator, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:7777")
+    return host, int(port)
+
+
+def _folder(text: str) -> Path:
+    if "\0" in text:
+        raise ValueError("a path holds no NUL")
+    return Path(text).expanduser().absolute()
+
+
+def _listen(text: str) -> str:
+    split_listen(text)
+    return text
+
+
+def _url(*schemes: str, example: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        scheme = text.partition("://")[0] if "://" in text else ""
+        if scheme not in schemes:
+            raise ValueError(f"{hide_secrets(text)!r} is not a URL of {', '.join(schemes)}, such as {example}")
+        return text
+
+    return read
+
+
+def _seconds(least: float, most: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            raise ValueError(f"{text!r} is not a number of seconds from {least:g} to {most:g}")
+        return value
+
+    return read
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return text.lower()
+
+    return read
+
+
+def hide_secrets(url: str) -> str:
+    """Returns a URL without its password and without the values of secret query parameters."""
+    try:
+        parts = urlsplit(url)
+        password = parts.password
+    except ValueError:
+        return HIDDEN
+    netloc, query = parts.netloc, parts.query
+    if password is None and not query:
+        return url
+    if password is not None:
+        userinfo, _, host = netloc.rpartition("@")
+        netloc = f"{userinfo.partition(':')[0]}:{HIDDEN}@{host}"
+    if query:
+        query = "&".join(_hide_pair(pair) for pair in query.split("&"))
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def _hide_pair(pair: str) -> str:
+    key, separator, _ = pair.partition("=")
+    is_secret = any(word in key.lower() for word in ("password", "secret", "token", "key"))
+    return f"{key}={HIDDEN}" if separator and is_secret else pair
+
+
+def _shown(variable: Variable, value: object) -> str | float | None:
+    if value is None or isinstance(value, float):
+        return value
+    if variable.field == "token":
+        return HIDDEN
+    return hide_secrets(str(value)) if "://" in str(value) else str(value)
+
+
+_BROKERS = ("memory", "redis", "rediss", "kafka", "kafkas", "pulsar", "pulsar+ssl")
+
+VARIABLES = (
+    Variable("FORMICARY_HOME", "home", _folder, "folder of the embedded parts"),
+    Variable(
+        "FORMICARY_DATABASE_URL",
+        "database_url",
+        _url("postgres", "postgresql", example="postgresql://user@host/name"),
+        "Postgres; unset: embedded, under the home folder",
+    ),
+    Variable("FORMICARY_BROKER_URL", "broker_url", _url(*_BROKERS, example="redis://host:6379/0"), "message broker"),
+    Variable(
+        "FORMICARY_ARTIFACTS_URL",
+        "artifacts_url",
+        _url("file", "s3", example="file:///var/lib/formicary"),
+        "store of artifacts; unset: a folder under the home folder",
+    ),
+    Variable("FORMICARY_LISTEN", "listen", _listen, "address of the HTTP API"),
+    Variable(
+        "FORMICARY_SERVER",
+        "server",
+        _url("http", "https", example="http://127.0.0.1:7777"),
+        "what the client commands talk to",
+    ),
+    Variable("FORMICARY_TOKEN", "token", str, "token of the client commands"),
+    Variable("FORMICARY_LEASE_S", "lease_s", _seconds(0.5, 3600), "life of a queen's leases, in seconds"),
+    Variable("FORMICARY_ANT_LEASE_S", "ant_lease_s", _seconds(1, 86400), "life of an ant's lease, in seconds"),
+    Variable("FORMICARY_LOG_LEVEL", "log_level", _one_of(_LOG_LEVELS), "least level that is logged"),
+    Variable("FORMICARY_LOG_FORMAT", "log_format", _one_of(_LOG_FORMATS), "console or json; unset: by the terminal"),
+)
