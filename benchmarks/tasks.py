@@ -1,0 +1,5 @@
+"""The functions that benchmark jobs call."""
+
+
+async def nothing() -> None:
+    """Does nothing, asynchronously."""

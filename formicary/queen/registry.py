@@ -1,0 +1,205 @@
+"""The live ants as one queen sees them: what they offer, how full they are, when they were last heard.
+
+Nothing here is stored: ants register again whenever a queen asks. A lost incarnation stays lost (``protocol.md`` 5):
+it is never answered again, only told so.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from formicary.events.ants import AntHeartbeat, AntRegistered, Held
+from formicary.ids import AntId, Incarnation, JobId
+from formicary.model.jobs import AntView
+
+Requirement = tuple[str, tuple[str, ...]]
+"""What a task needs of an ant: its method and its tags, sorted."""
+
+#: How long after a decline for lack of room an ant gets no further dispatch.
+BUSY_BACKOFF_S = 0.2
+
+
+class LiveAnt:
+    """One registered incarnation. ``in_flight`` counts the attempts that this queen gave it and that have not ended."""
+
+    __slots__ = (
+        "backoff_until",
+        "epochs",
+        "held",
+        "in_flight",
+        "is_draining",
+        "last_heartbeat_at",
+        "numbers",
+        "received_at",
+        "registration",
+        "sequence",
+    )
+
+    def __init__(self, registration: AntRegistered, received_at: float) -> None:
+        self.registration = registration
+        self.received_at = received_at
+        self.last_heartbeat_at: datetime = registration.sent_at
+        self.sequence = 0
+        self.in_flight = 0
+        self.is_draining = False
+        self.backoff_until = 0.0
+        self.numbers: dict[tuple[int, int], int] = {}
+        self.held: frozenset[tuple[JobId, int, int]] = frozenset()
+        self.epochs: dict[int, int] = {}
+
+    @property
+    def incarnation(self) -> Incarnation:
+        """Returns which life of which ant this is."""
+        return self.registration.incarnation
+
+    def next_number(self, shard: int, epoch: int) -> int:
+        """Returns the next running number of dispatches, per shard and epoch, from 1."""
+        key = (shard, epoch)
+        number = self.numbers.get(key, 0) + 1
+        self.numbers[key] = number
+        return number
+
+    def capacity(self, method: str) -> int:
+        """Returns how many attempts may be with the ant at once: methods that start processes do not queue there."""
+        known = self.registration
+        return known.slots + (known.prefetch if method in known.in_process_methods else 0)
+
+    def offers(self, requirement: Requirement) -> bool:
+        """Says whether the ant has the method and every tag."""
+        method, tags = requirement
+        return method in self.registration.methods and set(tags).issubset(self.registration.tags)
+
+
+class AntRegistry:
+    """All incarnations that registered with this queen and are neither lost nor gone."""
+
+    def __init__(self) -> None:
+        self._ants: dict[Incarnation, LiveAnt] = {}
+        self._matching: dict[Requirement, list[LiveAnt]] = {}
+        self._lost: dict[Incarnation, None] = {}
+
+    def __iter__(self) -> Iterator[LiveAnt]:
+        return iter(list(self._ants.values()))
+
+    def register(self, event: AntRegistered, received_at: float) -> LiveAnt | None:
+        """Takes a registration; returns the new ant, or None where it was known already or is lost.
+
+        An older incarnation of the same process is replaced; one of another process that is still alive is kept
+        beside it until it is lost (the ant itself refuses to be second, told by ``holder_of``).
+        """
+        if event.incarnation in self._lost or event.incarnation in self._ants:
+            return None
+        ant = LiveAnt(event, received_at)
+        self._ants[event.incarnation] = ant
+        self._matching.clear()
+        return ant
+
+    def holder_of(self, event: AntRegistered) -> LiveAnt | None:
+        """Returns a live incarnation of the same ant id in another process, if there is one."""
+        for ant in self._ants.values():
+            known = ant.registration
+            if known.ant_id == event.ant_id and known.process != event.process:
+                return ant
+        return None
+
+    def siblings(self, event: AntRegistered) -> list[LiveAnt]:
+        """Returns the earlier incarnations of the same process."""
+        return [
+            ant
+            for ant in self._ants.values()
+            if ant.registration.ant_id == event.ant_id
+            and ant.registration.process == event.process
+            and ant.incarnation != event.incarnation
+        ]
+
+    def heard(self, event: AntHeartbeat, received_at: float) -> LiveAnt | None:
+        """Takes a heartbeat; returns None where the incarnation is unknown or lost."""
+        ant = self._ants.get(event.incarnation)
+        if ant is None or event.sequence < ant.sequence:
+            return None
+        ant.sequence = event.sequence
+        ant.received_at = received_at
+        ant.last_heartbeat_at = event.sent_at
+        ant.is_draining = event.is_draining
+        ant.epochs = event.epochs
+        ant.held = frozenset(held_key(held) for held in event.held)
+        return ant
+
+    def lose(self, incarnation: Incarnation) -> None:
+        """Counts an incarnation lost, for good."""
+        self._lost[incarnation] = None
+        if self._ants.pop(incarnation, None) is not None:
+            self._matching.clear()
+
+    def is_lost(self, incarnation: Incarnation) -> bool:
+        """Says whether the incarnation was counted lost."""
+        return incarnation in self._lost
+
+    def get(self, incarnation: Incarnation | None) -> LiveAnt | None:
+        """Returns the live ant, if it is one."""
+        return self._ants.get(incarnation) if incarnation is not None else None
+
+    def silent_since(self, before: float) -> list[Incarnation]:
+        """Returns the incarnations last heard before this boot time."""
+        return [ant.incarnation for ant in self._ants.values() if ant.received_at < before]
+
+    def sequences(self) -> dict[Incarnation, int]:
+        """Returns the newest heartbeat of every live incarnation."""
+        return {incarnation: ant.sequence for incarnation, ant in self._ants.items()}
+
+    def lost(self) -> tuple[Incarnation, ...]:
+        """Returns the incarnations counted lost, the newest 1,000."""
+        return tuple(self._lost)[-1000:]
+
+    def choose(self, requirement: Requirement, now: float) -> LiveAnt | None:
+        """Returns the ant with the smallest share of its room in use, or None where none has room."""
+        best: LiveAnt | None = None
+        best_load = 1.0
+        method = requirement[0]
+        for ant in self._offering(requirement):
+            if ant.is_draining or ant.backoff_until > now:
+                continue
+            load = ant.in_flight / (ant.capacity(method) or 1)
+            if load < best_load:
+                best, best_load = ant, load
+        return best
+
+    def explain(self, requirement: Requirement) -> str:
+        """Says why a task with this requirement waits."""
+        method, tags = requirement
+        with_tags = f" with tags [{', '.join(tags)}]" if tags else ""
+        ants = [ant for ant in self._offering(requirement) if not ant.is_draining]
+        if not ants:
+            return f"no live ant offers {method}{with_tags}"
+        slots = sum(ant.registration.slots for ant in ants)
+        used = sum(min(ant.in_flight, ant.registration.slots) for ant in ants)
+        which = "the only matching ant is" if len(ants) == 1 else f"all {len(ants)} matching ants are"
+        return f"{which} full ({used} of {slots} slots)"
+
+    def views(self) -> list[AntView]:
+        """Returns the live ants for people, sorted by id."""
+        return sorted((_view(ant) for ant in self._ants.values()), key=lambda view: view.id)
+
+    def _offering(self, requirement: Requirement) -> list[LiveAnt]:
+        found = self._matching.get(requirement)
+        if found is None:
+            found = [ant for ant in self._ants.values() if ant.offers(requirement)]
+            self._matching[requirement] = found
+        return found
+
+
+def held_key(held: Held) -> tuple[JobId, int, int]:
+    """Returns the identity of a held attempt."""
+    return (held.job_id, held.task_no, held.attempt)
+
+
+def _view(ant: LiveAnt) -> AntView:
+    known = ant.registration
+    return AntView(
+        id=AntId(known.ant_id),
+        incarnation=known.incarnation,
+        methods=known.methods,
+        tags=known.tags,
+        slots=known.slots,
+        running=ant.in_flight,
+        last_heartbeat_at=ant.last_heartbeat_at,
+    )

@@ -1,0 +1,119 @@
+"""Listens to ants and answers their heartbeats once a second (``protocol.md`` 5)."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from formicary.bus import Bus, BusSubscription, Outgoing
+from formicary.clock import Clock
+from formicary.events import topics
+from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, HeartbeatsSeen
+from formicary.events.base import Event
+from formicary.ids import Incarnation, QueenId
+from formicary.queen.registry import AntRegistry
+
+log = structlog.get_logger(__name__)
+
+#: Between two answers, in seconds.
+ANSWER_S = 1.0
+
+
+class AntDesk:
+    """Keeps the registry true and the ants' leases alive.
+
+    Args:
+        valid_epochs: the shards, with their epochs, for which this queen may answer now.
+        changed: called when ants came, left or were heard, so that waiting tasks and open attempts are looked at.
+    """
+
+    def __init__(
+        self,
+        queen_id: QueenId,
+        bus: Bus,
+        registry: AntRegistry,
+        clock: Clock,
+        valid_epochs: Callable[[], dict[int, int]],
+        changed: Callable[[], None],
+    ) -> None:
+        self._queen_id = queen_id
+        self._bus = bus
+        self._registry = registry
+        self._clock = clock
+        self._valid_epochs = valid_epochs
+        self._changed = changed
+        self._refused: dict[Incarnation, str] = {}
+        self._strangers = True
+        self._subscription: BusSubscription | None = None
+
+    async def open(self) -> None:
+        """Begins to listen; the first answer asks every ant to register."""
+        self._subscription = await self._bus.broadcast([topics.ANTS])
+
+    async def run(self) -> None:
+        """Listens and answers until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._answer_regularly())
+
+    async def answer(self) -> None:
+        """Sends one answer to all ants."""
+        event = HeartbeatsSeen(
+            queen_id=self._queen_id,
+            epochs=self._valid_epochs(),
+            sequences=self._registry.sequences(),
+            lost=self._registry.lost(),
+            refused=self._refused,
+            wants_registrations=self._strangers,
+        )
+        self._refused, self._strangers = {}, False
+        await self._bus.publish([Outgoing(topics.ANSWERS, self._queen_id, event)])
+
+    async def _answer_regularly(self) -> None:
+        while True:
+            await self.answer()
+            await self._clock.sleep(ANSWER_S)
+
+    async def _listen(self) -> None:
+        assert self._subscription is not None
+        while True:
+            received = await self._subscription.receive(1000, timeout_s=30.0)
+            news = [self._take(event) for delivery in received for event in delivery.events]
+            if any(news):
+                await self.answer()
+                self._changed()
+
+    def _take(self, event: Event) -> bool:
+        """Returns whether the event wants an answer at once."""
+        match event:
+            case AntRegistered():
+                return self._registered(event)
+            case AntHeartbeat():
+                return self._heard(event)
+            case AntLeft():
+                self._registry.lose(event.incarnation)
+                log.info("ant_left", incarnation=event.incarnation)
+                return True
+            case _:
+                return False
+
+    def _registered(self, event: AntRegistered) -> bool:
+        holder = self._registry.holder_of(event)
+        if holder is not None:
+            self._refused[event.incarnation] = f"{event.ant_id} is held by {holder.registration.process}"
+            return True
+        if self._registry.register(event, self._clock.boottime()) is None:
+            return self._registry.is_lost(event.incarnation)
+        log.info("ant_registered", ant_id=event.ant_id, methods=event.methods, slots=event.slots)
+        return True
+
+    def _heard(self, event: AntHeartbeat) -> bool:
+        ant = self._registry.heard(event, self._clock.boottime())
+        if ant is None:
+            self._strangers = self._strangers or not self._registry.is_lost(event.incarnation)
+            return True
+        return event.sequence <= FIRST_HEARTBEATS
+
+
+#: Heartbeats of a new incarnation that are answered at once, so that it may work soon.
+FIRST_HEARTBEATS = 2

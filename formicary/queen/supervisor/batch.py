@@ -1,0 +1,138 @@
+"""What one batch of the hot loop changed: collected while stepping, turned into rows once, when it is committed."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+import msgspec
+
+from formicary.bus import Outgoing
+from formicary.ids import JobId
+from formicary.queen.supervisor.live import LiveJob, LiveShard
+from formicary.queen.supervisor.rows import attempt_row, job_row, task_row
+from formicary.store.rows import AttemptRow, CommandDone, HistoryRow, JobRow, JournalBatch, ShardMark, TaskRow
+
+
+class Batch:
+    """Changes that will be committed together, and the messages that leave after that.
+
+    ``counts`` holds per job by how much it changes the running count of its type: +1 for a claim, -1 for an end.
+    """
+
+    __slots__ = ("claims", "commands_done", "counts", "ended", "jobs", "leader_epoch", "outgoing", "shards")
+
+    def __init__(self) -> None:
+        self.jobs: dict[LiveJob, None] = {}
+        self.shards: dict[LiveShard, None] = {}
+        self.outgoing: list[Outgoing] = []
+        self.commands_done: list[CommandDone] = []
+        self.claims: dict[LiveJob, None] = {}
+        self.leader_epoch: int | None = None
+        self.counts: dict[LiveJob, int] = {}
+        self.ended: list[JobId] = []
+
+    def is_empty(self) -> bool:
+        """Says whether there is nothing to commit; positions alone wait for the next change."""
+        return not (self.jobs or self.commands_done or self.outgoing)
+
+    def touch(self, live: LiveJob) -> None:
+        """Notes that the job changed."""
+        self.jobs[live] = None
+        self.shards[live.shard] = None
+
+    def claim(self, live: LiveJob, leader_epoch: int) -> None:
+        """Notes that the job is taken from PENDING by this batch."""
+        self.claims[live] = None
+        self.leader_epoch = leader_epoch
+        self.counts[live] = self.counts.get(live, 0) + 1
+
+    def end(self, live: LiveJob) -> None:
+        """Notes that the job is over."""
+        self.ended.append(live.id)
+        self.counts[live] = self.counts.get(live, 0) - 1
+
+    def requeue(self, live: LiveJob) -> None:
+        """Notes that the job, which had ended, is PENDING again."""
+        self.ended.append(live.id)
+
+    def close(self, now: datetime) -> JournalBatch:
+        """Returns the rows of everything that changed; takes the changes from the runs."""
+        jobs: list[JobRow] = []
+        tasks: list[TaskRow] = []
+        attempts: list[AttemptRow] = []
+        history: list[HistoryRow] = []
+        for live in self.jobs:
+            if not live.is_void:
+                _collect(live, now, jobs, tasks, attempts, history)
+        return JournalBatch(
+            shards=sorted(_mark(shard) for shard in self.shards if not shard.is_dropped),
+            jobs=jobs,
+            tasks=tasks,
+            attempts=attempts,
+            history=history,
+            commands_done=self.commands_done,
+            claims=[live.id for live in self.claims if not live.is_void],
+            leader_epoch=self.leader_epoch,
+            running_deltas=self.running_deltas(),
+        )
+
+    def running_deltas(self, only: Collection[JobId] | None = None) -> dict[int, int]:
+        """Returns by how much the running counts change, per job type id; of the jobs named only, if any are."""
+        deltas: dict[int, int] = {}
+        for live, change in self.counts.items():
+            if not live.is_void and (only is None or live.id in only):
+                job_type_id = live.record.job_type_id
+                deltas[job_type_id] = deltas.get(job_type_id, 0) + change
+        return {job_type_id: change for job_type_id, change in deltas.items() if change}
+
+    def forget(self, job_ids: Collection[JobId]) -> None:
+        """Takes the messages and the news of jobs back that will not be committed."""
+        self.outgoing = [out for out in self.outgoing if getattr(out.event, "job_id", None) not in job_ids]
+        self.ended = [job_id for job_id in self.ended if job_id not in job_ids]
+
+    def forget_shard(self, shard: LiveShard) -> None:
+        """Takes everything about a dropped shard back; its jobs are void already."""
+        self.shards.pop(shard, None)
+        self.forget({live.id for live in self.jobs if live.shard is shard})
+
+
+def _mark(shard: LiveShard) -> ShardMark:
+    return ShardMark(shard.number, shard.epoch, shard.results_position, shard.launch_position)
+
+
+def _collect(
+    live: LiveJob,
+    now: datetime,
+    jobs: list[JobRow],
+    tasks: list[TaskRow],
+    attempts: list[AttemptRow],
+    history: list[HistoryRow],
+) -> None:
+    run, job_id = live.run, live.id
+    cells = run.tasks
+    tasks.extend([task_row(job_id, cells[number]) for number in run.changed_tasks])
+    run.changed_tasks.clear()
+    if run.archived:
+        attempts.extend([attempt_row(job_id, cell) for cell in run.archived])
+        run.archived.clear()
+    if not run.job_changed and not live.waiting_changed:
+        return
+    run.job_changed = live.waiting_changed = False
+    cell = run.job
+    jobs.append(job_row(cell, live.waiting_for))
+    recorded = (cell.state, cell.attempt)
+    if recorded != live.recorded:
+        live.recorded = recorded
+        history.append(HistoryRow(job_id, now, cell.state, cell.attempt, cell.error_code, cell.error_message))
+
+
+def without_jobs(batch: JournalBatch, job_ids: Collection[JobId], running_deltas: dict[int, int]) -> JournalBatch:
+    """Returns the batch less everything about some jobs; ``running_deltas`` are those of the jobs that remain."""
+    return msgspec.structs.replace(
+        batch,
+        jobs=[row for row in batch.jobs if row.id not in job_ids],
+        tasks=[row for row in batch.tasks if row.job_id not in job_ids],
+        attempts=[row for row in batch.attempts if row.job_id not in job_ids],
+        history=[row for row in batch.history if row.job_id not in job_ids],
+        claims=[job_id for job_id in batch.claims if job_id not in job_ids],
+        running_deltas=running_deltas,
+    )

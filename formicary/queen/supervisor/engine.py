@@ -1,0 +1,165 @@
+"""One step: an input to a job's state machine, and what its commands mean here.
+
+The engine changes memory only. What it collects in the open ``Batch`` is committed first and published after.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from formicary.bus import Outgoing
+from formicary.clock import Clock
+from formicary.errors import FormicaryError
+from formicary.events.tasks import TaskCancelRequested
+from formicary.ids import Incarnation
+from formicary.model.states import ErrorCode
+from formicary.queen.registry import AntRegistry
+from formicary.queen.supervisor.batch import Batch
+from formicary.queen.supervisor.live import AttemptKey, LiveJob, LiveShard
+from formicary.queen.supervisor.ready import ReadyQueue
+from formicary.queen.supervisor.rendering import is_excepted
+from formicary.queen.supervisor.timers import Timeout, Timers, Wake
+from formicary.states.commands import (
+    Command,
+    EndJob,
+    MakeRunnable,
+    Requeue,
+    StopAttempt,
+    WakeAfter,
+    WatchTimeout,
+    Withdraw,
+)
+from formicary.states.errors import IllegalTransitionError
+from formicary.states.inputs import Input, TaskExcepted, TaskRefused
+
+log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """Steps jobs and carries their commands out in memory."""
+
+    def __init__(self, registry: AntRegistry, clock: Clock) -> None:
+        self.registry = registry
+        self.clock = clock
+        self.ready = ReadyQueue()
+        self.timers = Timers()
+        self.batch = Batch()
+        #: Jobs that say why they wait.
+        self.explained: list[LiveJob] = []
+        self._handlers: dict[type[Command], Callable[[LiveJob, Command], None]] = {
+            MakeRunnable: self._make_runnable,
+            Withdraw: self._withdraw,
+            StopAttempt: self._stop_attempt,
+            WakeAfter: self._wake_after,
+            WatchTimeout: self._watch_timeout,
+            EndJob: self._end_job,
+            Requeue: self._requeue,
+        }
+
+    def step(self, live: LiveJob, event: Input) -> None:
+        """Feeds one input to the job and carries out what follows.
+
+        Raises:
+            RefusedError: a person's command does not fit; nothing changed.
+        """
+        try:
+            commands = live.run.step(event)
+        except IllegalTransitionError as error:
+            # A defect must not take the jobs of everybody else down; the input changed nothing.
+            log.error("illegal_transition", job_id=live.id, reason=str(error))
+            return
+        self.batch.touch(live)
+        if commands:
+            self.carry_out(live, commands)
+
+    def carry_out(self, live: LiveJob, commands: list[Command]) -> None:
+        """Carries out the commands of a step or of a recovery."""
+        handlers = self._handlers
+        for command in commands:
+            handlers[type(command)](live, command)
+
+    def release(self, shard: LiveShard, key: AttemptKey) -> Incarnation | None:
+        """Forgets that an attempt is with an ant, and gives its room back; returns which ant had it."""
+        dispatch = shard.in_flight.pop(key, None)
+        incarnation = dispatch.incarnation if dispatch is not None else shard.inherited.pop(key, None)
+        if shard.stops:
+            shard.stops.pop(key, None)
+        if incarnation is None:
+            return None
+        ant = self.registry.get(incarnation)
+        if ant is not None:
+            ant.in_flight -= 1
+        return incarnation
+
+    def ask_to_stop(self, shard: LiveShard, key: AttemptKey) -> None:
+        """Sends the ant that holds the attempt a request to stop it; sweeps repeat it until the attempt ended."""
+        dispatch = shard.in_flight.get(key)
+        incarnation = dispatch.incarnation if dispatch is not None else shard.inherited.get(key)
+        shard.stops[key] = self.clock.boottime()
+        ant = self.registry.get(incarnation)
+        if ant is None or incarnation is None:
+            return
+        job_id, task_no, attempt = key
+        event = TaskCancelRequested(
+            job_id=job_id,
+            task_no=task_no,
+            attempt=attempt,
+            shard=shard.number,
+            epoch=shard.epoch,
+            incarnation=incarnation,
+        )
+        self.batch.outgoing.append(Outgoing(ant.registration.inbox_topic, ant.registration.inbox_key, event))
+        self.batch.shards[shard] = None
+
+    def _make_runnable(self, live: LiveJob, command: Command) -> None:
+        assert isinstance(command, MakeRunnable)
+        task_no = command.task_no
+        if live.program.tasks[task_no].has_except:
+            now = self.clock.now()
+            try:
+                excepted = is_excepted(live, task_no, now)
+            except FormicaryError as error:
+                self.step(live, refusal(task_no, error, now))
+                return
+            if excepted:
+                self.step(live, TaskExcepted(task_no=task_no, at=now))
+                return
+        self.ready.add(live, task_no)
+
+    def _withdraw(self, live: LiveJob, command: Command) -> None:
+        """Does nothing: the queue passes over what does not wait any more."""
+
+    def _stop_attempt(self, live: LiveJob, command: Command) -> None:
+        assert isinstance(command, StopAttempt)
+        self.ask_to_stop(live.shard, (live.id, command.task_no, command.attempt))
+
+    def _wake_after(self, live: LiveJob, command: Command) -> None:
+        assert isinstance(command, WakeAfter)
+        due = self.clock.boottime() + command.delay_s
+        self.timers.add(due, Wake(live, command.task_no, command.attempt, command.job_attempt))
+
+    def _watch_timeout(self, live: LiveJob, command: Command) -> None:
+        assert isinstance(command, WatchTimeout)
+        live.watch_number += 1
+        due = self.clock.boottime() + command.delay_s
+        self.timers.add(due, Timeout(live, live.watch_number, command.job_attempt))
+
+    def _end_job(self, live: LiveJob, command: Command) -> None:
+        self._leave(live)
+        self.batch.end(live)
+
+    def _requeue(self, live: LiveJob, command: Command) -> None:
+        self._leave(live)
+        self.batch.requeue(live)
+
+    def _leave(self, live: LiveJob) -> None:
+        live.is_gone = True
+        live.shard.jobs.pop(live.id, None)
+        self.timers.job_gone()
+
+
+def refusal(task_no: int, error: FormicaryError, at: datetime) -> TaskRefused:
+    """Returns the input for a task that can never be dispatched because of ``error``."""
+    code = error.code if error.code.startswith("ERR_") else ErrorCode.VALIDATION
+    return TaskRefused(task_no=task_no, error_code=code, error_message=str(error), at=at)

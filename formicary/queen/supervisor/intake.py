@@ -1,0 +1,143 @@
+"""What ants report, turned into inputs of the jobs: the reading side of the hot loop."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from formicary.bus import Packet
+from formicary.events.base import Event
+from formicary.events.tasks import BarrierReached, DeclineReason, TaskDeclined, TaskFinished, TaskStarted
+from formicary.model.states import ErrorCode
+from formicary.queen.registry import BUSY_BACKOFF_S
+from formicary.queen.supervisor.engine import Engine
+from formicary.queen.supervisor.live import AttemptKey, LiveShard, is_dispatched
+from formicary.states.inputs import AttemptDeclined, AttemptFinished, AttemptLost, AttemptStarted
+
+log = structlog.get_logger(__name__)
+
+
+class Intake:
+    """Feeds the events of a shard's results log to its jobs, in order."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._handlers: dict[type[Event], Callable[[LiveShard, Any, datetime], None]] = {
+            TaskFinished: self._finished,
+            TaskStarted: self._started,
+            TaskDeclined: self._declined,
+            BarrierReached: self._barrier_reached,
+        }
+
+    def take(self, shard: LiveShard, packet: Packet, now: datetime) -> None:
+        """Handles one packet and moves the shard's position behind it."""
+        for event in packet.events:
+            handler = self._handlers.get(type(event))
+            if handler is None:
+                log.warning("event_in_wrong_log", shard=shard.number, event=type(event).__name__)
+            else:
+                handler(shard, event, now)
+        shard.results_position = packet.position
+
+    def _finished(self, shard: LiveShard, event: TaskFinished, now: datetime) -> None:
+        key = (event.job_id, event.task_no, event.attempt)
+        self._engine.release(shard, key)
+        live = shard.jobs.get(event.job_id)
+        if live is None:
+            return
+        self._engine.step(
+            live,
+            AttemptFinished(
+                task_no=event.task_no,
+                attempt=event.attempt,
+                reason=event.reason,
+                exit_code=event.exit_code,
+                is_success=event.is_success,
+                started_at=event.started_at,
+                finished_at=event.finished_at,
+                error_code=event.error_code,
+                error_message=event.error_message,
+                outputs=event.outputs,
+                artifacts=event.artifacts,
+                at=now,
+            ),
+        )
+
+    def _started(self, shard: LiveShard, event: TaskStarted, now: datetime) -> None:
+        dispatch = shard.in_flight.get((event.job_id, event.task_no, event.attempt))
+        if dispatch is not None:
+            dispatch.is_confirmed = True
+        live = shard.jobs.get(event.job_id)
+        if live is not None:
+            started = AttemptStarted(task_no=event.task_no, attempt=event.attempt, started_at=event.started_at, at=now)
+            self._engine.step(live, started)
+
+    def _declined(self, shard: LiveShard, event: TaskDeclined, now: datetime) -> None:
+        key = (event.job_id, event.task_no, event.attempt)
+        dispatch = shard.in_flight.get(key)
+        holder = dispatch.incarnation if dispatch is not None else shard.inherited.get(key)
+        if holder != event.incarnation or event.reason == DeclineReason.DUPLICATE:
+            return
+        self._engine.release(shard, key)
+        self._back_off(event)
+        live = shard.jobs.get(event.job_id)
+        if live is None:
+            return
+        if event.reason in (DeclineReason.UNKNOWN_METHOD, DeclineReason.BAD_ORDER):
+            message = f"the ant refused the task: {event.reason}"
+            self._engine.step(live, refused_result(event.task_no, event.attempt, message, now))
+            return
+        self._engine.step(
+            live,
+            AttemptDeclined(
+                task_no=event.task_no,
+                attempt=event.attempt,
+                incarnation=event.incarnation,
+                reason=event.reason,
+                at=now,
+            ),
+        )
+
+    def _back_off(self, event: TaskDeclined) -> None:
+        ant = self._engine.registry.get(event.incarnation)
+        if ant is None:
+            return
+        if event.reason == DeclineReason.DRAINING:
+            ant.is_draining = True
+        elif event.reason != DeclineReason.RECALLED:
+            ant.backoff_until = self._engine.clock.boottime() + BUSY_BACKOFF_S
+
+    def _barrier_reached(self, shard: LiveShard, event: BarrierReached, now: datetime) -> None:
+        if event.epoch != shard.epoch:
+            return
+        for key, counts in shard.barriers.pop(event.number, ()):
+            self.lost(shard, key, now, counts=counts)
+
+    def lost(self, shard: LiveShard, key: AttemptKey, now: datetime, *, counts: bool) -> None:
+        """Takes an attempt for not running any more, unless it ended otherwise meanwhile."""
+        if self._engine.release(shard, key) is None:
+            return
+        live = shard.jobs.get(key[0])
+        if live is None:
+            return
+        _, task_no, attempt = key
+        cell = live.run.tasks[task_no]
+        if cell.attempt == attempt and is_dispatched(cell):
+            self._engine.step(live, AttemptLost(task_no=task_no, attempt=attempt, counts=counts, at=now))
+
+
+def refused_result(task_no: int, attempt: int, message: str, at: datetime) -> AttemptFinished:
+    """Returns the input for an attempt that cannot run, or whose result cannot be kept."""
+    return AttemptFinished(
+        task_no=task_no,
+        attempt=attempt,
+        reason="error",
+        exit_code=None,
+        is_success=False,
+        started_at=None,
+        finished_at=at,
+        error_code=ErrorCode.VALIDATION,
+        error_message=message,
+        at=at,
+    )

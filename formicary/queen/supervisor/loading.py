@@ -1,0 +1,39 @@
+"""From rows to live jobs: at a launch, a take-over, a restart."""
+
+import random
+from collections.abc import Iterable
+
+import structlog
+
+from formicary.errors import FormicaryError
+from formicary.queen.supervisor.live import LiveJob, LiveShard
+from formicary.queen.supervisor.program import Program, Programs
+from formicary.queen.supervisor.rows import job_cell, task_cells
+from formicary.states.run import JobRun
+from formicary.store.shards import LoadedJob
+
+log = structlog.get_logger(__name__)
+
+Prepared = tuple[LoadedJob, Program]
+
+
+async def prepare(programs: Programs, loaded: Iterable[LoadedJob]) -> list[Prepared]:
+    """Returns the jobs with their programs; one whose definition cannot be compiled is logged and left alone."""
+    prepared = []
+    for item in loaded:
+        program = programs.cached(item.job)
+        if program is None:
+            try:
+                program = await programs.get(item.job)
+            except FormicaryError as error:
+                log.error("job_not_loadable", job_id=item.job.id, reason=str(error))
+                continue
+        prepared.append((item, program))
+    return prepared
+
+
+def bring_to_life(item: LoadedJob, program: Program, shard: LiveShard) -> LiveJob:
+    """Returns the live job of stored rows, not yet among the shard's jobs."""
+    cells = task_cells(program.plan.size, item.tasks)
+    run = JobRun(program.plan, job_cell(item.job), cells, rng=random.Random(item.job.id))
+    return LiveJob(item.job, program, run, shard)

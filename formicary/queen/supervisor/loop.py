@@ -1,0 +1,180 @@
+"""The hot loop: runs the jobs of this queen's shards, without locks.
+
+Order of a batch: what came in is stepped in memory -> runnable tasks get ants -> the rows of everything that changed
+are committed in one statement -> messages leave. While a batch is being committed the next one is stepped, and
+whatever comes meanwhile joins it. Everything that happens to a job comes through ``self._inbox``.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from formicary.bus import Bus
+from formicary.clock import Clock
+from formicary.ids import JobId
+from formicary.queen.registry import AntRegistry
+from formicary.queen.supervisor.batch import Batch
+from formicary.queen.supervisor.committer import Committer
+from formicary.queen.supervisor.dispatcher import Dispatcher
+from formicary.queen.supervisor.engine import Engine
+from formicary.queen.supervisor.intake import Intake
+from formicary.queen.supervisor.live import AttemptKey, LiveJob, LiveShard
+from formicary.queen.supervisor.program import Programs
+from formicary.queen.supervisor.timers import Wake
+from formicary.service import Service
+from formicary.states.inputs import DelayElapsed, JobTimedOut
+from formicary.store.journal import Journal
+
+log = structlog.get_logger(__name__)
+
+#: Rows of an open batch beyond which stepping waits for the commit before it.
+MAX_OPEN_JOBS = 20_000
+
+Work = Callable[[datetime], None]
+"""Something that happened, to be applied to memory by the loop at the time given."""
+
+
+class JobEndings(Protocol):
+    """Is told which jobs ended, after the commit."""
+
+    def ended_many(self, job_ids: Sequence[JobId]) -> None:
+        """These jobs are terminal, or PENDING again."""
+        ...
+
+
+class HotLoop(Service):
+    """Steps, dispatches, commits, publishes. Others hand it work; nobody else changes the memory of jobs."""
+
+    def __init__(
+        self, journal: Journal, bus: Bus, registry: AntRegistry, programs: Programs, clock: Clock, endings: JobEndings
+    ) -> None:
+        super().__init__()
+        self.engine = Engine(registry, clock)
+        self.intake = Intake(self.engine)
+        self.programs = programs
+        self.shards: dict[int, LiveShard] = {}
+        self._dispatcher = Dispatcher(self.engine)
+        self._clock = clock
+        self._inbox: deque[Work] = deque()
+        self._wake = asyncio.Event()
+        self._open = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        #: Called after shards were dropped because the database is behind the memory, to load them again.
+        self.on_drop: Callable[[list[LiveShard], str], None] = lambda shards, why: None
+        #: Jobs claimed in memory whose claim is not committed yet.
+        self.claiming: set[JobId] = set()
+        #: Attempts that fail with ERR_VALIDATION once their shard is loaded again.
+        self.poisoned: set[AttemptKey] = set()
+        self._committer = Committer(journal, bus, clock, self, endings.ended_many, self._claimed)
+
+    def put(self, work: Work) -> None:
+        """Hands something that happened to the loop."""
+        self._inbox.append(work)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Runs the loop and the committer."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._committer.run(self._take))
+            self.started.set()
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while len(self.engine.batch.jobs) > MAX_OPEN_JOBS:
+                    self._taken.clear()
+                    await self._taken.wait()
+                self.run_once()
+
+    def run_once(self) -> None:
+        """Applies everything that came in, then dispatches; the open batch grows by what changed."""
+        now = self._clock.now()
+        inbox = self._inbox
+        for _ in range(len(inbox)):
+            inbox.popleft()(now)
+        self._fire_timers(now)
+        self._dispatcher.dispatch()
+        if not self.engine.batch.is_empty():
+            self._idle.clear()
+            self._open.set()
+        self._arm_timer()
+
+    async def flushed(self) -> None:
+        """Returns when everything handed in before is committed and handed to the broker."""
+        done = asyncio.Event()
+        self.put(lambda _: done.set())
+        await done.wait()
+        if self._open.is_set() or not self._idle.is_set():
+            await self._idle.wait()
+
+    async def _take(self) -> Batch:
+        if not self._open.is_set():
+            self._idle.set()
+        await self._open.wait()
+        self._open.clear()
+        batch, self.engine.batch = self.engine.batch, Batch()
+        self._taken.set()
+        return batch
+
+    def _fire_timers(self, now: datetime) -> None:
+        for item in self.engine.timers.take_due(self._clock.boottime()):
+            if isinstance(item, Wake):
+                due = DelayElapsed(task_no=item.task_no, attempt=item.attempt, job_attempt=item.job_attempt, at=now)
+                self.engine.step(item.live, due)
+            elif item.live.watch_number == item.number:
+                self.engine.step(item.live, JobTimedOut(job_attempt=item.job_attempt, at=now))
+
+    def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.engine.timers.next_due()
+        if due is not None:
+            delay_s = max(0.0, due - self._clock.boottime())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+
+    def drop_shards(self, shards: list[LiveShard], why: str) -> None:
+        """Forgets shards whose memory ran ahead of the database."""
+        for shard in shards:
+            self.drop(shard)
+        self.on_drop(shards, why)
+
+    def drop(self, shard: LiveShard) -> None:
+        """Forgets one shard: nothing of it is committed, dispatched or published any more."""
+        if shard.is_dropped:
+            return
+        shard.is_dropped = True
+        self.shards.pop(shard.number, None)
+        for live in shard.jobs.values():
+            live.is_gone = live.is_void = True
+            self.engine.timers.job_gone()
+        for key in [*shard.in_flight, *shard.inherited]:
+            self.engine.release(shard, key)
+        self.claiming.difference_update(shard.jobs)
+        self.engine.batch.forget_shard(shard)
+
+    def _claimed(self, jobs: Iterable[LiveJob]) -> None:
+        self.claiming.difference_update(live.id for live in jobs)
+
+    def drop_jobs(self, job_ids: set[JobId]) -> None:
+        """Forgets jobs that another hand changed before the claim."""
+        self.claiming -= job_ids
+        for shard in self.shards.values():
+            for job_id in job_ids & shard.jobs.keys():
+                live = shard.jobs.pop(job_id)
+                live.is_gone = live.is_void = True
+                self.engine.timers.job_gone()
+                for key in [key for key in shard.in_flight if key[0] == job_id]:
+                    self.engine.release(shard, key)
+
+    def poison(self, attempts: set[AttemptKey]) -> None:
+        """Loads the shards again of attempts whose results the database refuses; the attempts will fail."""
+        self.poisoned |= attempts
+        jobs = {job_id for job_id, _, _ in attempts}
+        guilty = [shard for shard in self.shards.values() if jobs & shard.jobs.keys()]
+        self.drop_shards(guilty, "the database refuses a result")

@@ -1,0 +1,103 @@
+"""A definition made ready to run: parsed, planned, its templates compiled, constant orders encoded once."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+from executors.specs import Spec
+from formicary.errors import DataError
+from formicary.events.orders import Fetch, Order
+from formicary.model.definition import ArtifactsPolicy, DefinitionRecord, JobDefinition, TaskDefinition
+from formicary.model.parse import parse_definition, parse_rendered
+from formicary.queen.registry import Requirement
+from formicary.states.graph import Plan
+from formicary.store.rows import JobRecord
+from formicary.template.task import CompiledTask, compile_task
+
+#: Compiled definitions kept in memory.
+CACHE_SIZE = 256
+#: The largest order that a dispatch carries.
+MAX_ORDER_BYTES = 512 * 1024
+
+_encoder = msgspec.msgpack.Encoder()
+
+FetchRecord = Callable[[str], Awaitable[DefinitionRecord | None]]
+
+
+class TaskProgram:
+    """One task of a program. ``constant_order`` is the encoded order where no template and no artifact enters it."""
+
+    __slots__ = ("compiled", "constant_order", "definition", "fetch_numbers", "has_except", "requirement")
+
+    def __init__(self, job: JobDefinition, task: TaskDefinition, numbers: Mapping[str, int]) -> None:
+        self.definition = task
+        self.compiled: CompiledTask = compile_task(task, job)
+        self.requirement: Requirement = (task.method, tuple(sorted(task.tags)))
+        self.fetch_numbers = tuple(numbers[name] for name in task.dependencies)
+        self.has_except = task.except_ is not None
+        is_constant = self.compiled.is_constant and not self.fetch_numbers
+        self.constant_order = encode_order(job.job_type, task, task.spec, task.artifacts, ()) if is_constant else None
+
+
+class Program:
+    """A definition version, shared by all its jobs."""
+
+    def __init__(self, definition: JobDefinition) -> None:
+        self.definition = definition
+        self.plan = Plan.compile(definition)
+        self.tasks = [TaskProgram(definition, task, self.plan.numbers) for task in definition.tasks]
+
+
+def encode_order(
+    job_type: str, task: TaskDefinition, spec: Spec, artifacts: ArtifactsPolicy, fetches: tuple[Fetch, ...]
+) -> msgspec.Raw:
+    """Returns the encoded order for a task, given what was rendered of it.
+
+    Raises:
+        DataError: the spec exceeds what a dispatch may carry.
+    """
+    order = Order(
+        job_type=job_type,
+        task_type=task.task_type,
+        method=task.method,
+        spec=spec,
+        timeout_s=task.timeout_s,
+        artifacts=artifacts,
+        fetches=fetches,
+    )
+    encoded = _encoder.encode(order)
+    if len(encoded) > MAX_ORDER_BYTES:
+        raise DataError(task.task_type, f"the rendered task takes {len(encoded)} bytes; at most {MAX_ORDER_BYTES} fit")
+    return msgspec.Raw(encoded)
+
+
+class Programs:
+    """Compiles programs and keeps the newest used; dynamic ones belong to one job and are not kept."""
+
+    def __init__(self, fetch_record: FetchRecord) -> None:
+        self._fetch_record = fetch_record
+        self._cache: OrderedDict[str, Program] = OrderedDict()
+
+    def cached(self, record: JobRecord) -> Program | None:
+        """Returns the program of a job where it is at hand."""
+        if record.rendered_source is not None:
+            return None
+        return self._cache.get(record.definition_id)
+
+    async def get(self, record: JobRecord) -> Program:
+        """Returns the program of a job, loading and compiling its definition where needed.
+
+        Raises:
+            DefinitionError: the stored source is not valid (written by a newer version).
+        """
+        if record.rendered_source is not None:
+            return Program(parse_rendered(record.rendered_source))
+        program = self._cache.get(record.definition_id)
+        if program is None:
+            stored = await self._fetch_record(record.definition_id)
+            assert stored is not None, f"jobs reference definition {record.definition_id}"
+            program = self._cache[record.definition_id] = Program(parse_definition(stored.source))
+            if len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+        return program

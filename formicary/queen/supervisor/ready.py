@@ -1,0 +1,63 @@
+"""Runnable tasks that wait for room: by requirement, then priority of the job, then age."""
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+
+from formicary.queen.registry import Requirement
+from formicary.queen.supervisor.live import LiveJob
+
+Entry = tuple[LiveJob, int]
+
+#: Entries of a lane that are looked at when people ask why something waits.
+HEADS = 1000
+
+
+class ReadyQueue:
+    """Tasks that could be dispatched now. Withdrawn ones stay and are passed over when their turn comes."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Requirement, dict[int, deque[Entry]]] = {}
+
+    def add(self, live: LiveJob, task_no: int) -> None:
+        """Adds a runnable task behind those of its priority."""
+        requirement = live.program.tasks[task_no].requirement
+        lanes = self._lanes.get(requirement)
+        if lanes is None:
+            lanes = self._lanes[requirement] = {}
+        lane = lanes.get(live.record.priority)
+        if lane is None:
+            lane = lanes[live.record.priority] = deque()
+        lane.append((live, task_no))
+
+    def requirements(self) -> list[Requirement]:
+        """Returns the requirements for which something waits."""
+        return list(self._lanes)
+
+    def pop(self, requirement: Requirement) -> Entry | None:
+        """Takes the next task that is still waiting, or None where there is none."""
+        lanes = self._lanes.get(requirement)
+        while lanes:
+            priority = max(lanes) if len(lanes) > 1 else next(iter(lanes))
+            lane = lanes[priority]
+            while lane:
+                live, task_no = lane.popleft()
+                if not live.is_gone and live.run.is_waiting(task_no):
+                    return live, task_no
+            del lanes[priority]
+        self._lanes.pop(requirement, None)
+        return None
+
+    def push_back(self, live: LiveJob, task_no: int) -> None:
+        """Puts a task back in front: it was popped and found no room."""
+        self.add(live, task_no)
+        lane = self._lanes[live.program.tasks[task_no].requirement][live.record.priority]
+        lane.rotate(1)
+
+    def heads(self) -> Iterator[tuple[Requirement, Entry]]:
+        """Yields the waiting entries with their requirements, of each lane the first ``HEADS``."""
+        for requirement, lanes in self._lanes.items():
+            for lane in lanes.values():
+                for live, task_no in islice(lane, HEADS):
+                    if not live.is_gone and live.run.is_waiting(task_no):
+                        yield requirement, (live, task_no)

@@ -1,0 +1,100 @@
+"""Templates of live jobs, rendered at dispatch with what the job knows then."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from formicary.events.orders import Fetch
+from formicary.queen.supervisor.live import LiveJob
+from formicary.queen.supervisor.program import TaskProgram, encode_order
+from formicary.states.cells import TaskCell
+from formicary.template import task as task_templates
+from formicary.template.context import JobScope, TaskContext
+
+Json = Any  # a JSON value
+
+_decode = msgspec.json.Decoder(dict).decode
+
+
+def is_excepted(live: LiveJob, task_no: int, now: datetime) -> bool:
+    """Says whether the task's ``except`` is true.
+
+    Raises:
+        TemplateError: it cannot be rendered.
+    """
+    return live.program.tasks[task_no].compiled.is_excepted(_context(live, task_no, now))
+
+
+def is_skipped(live: LiveJob, now: datetime) -> bool:
+    """Says whether the job's ``skip_if`` is true.
+
+    Raises:
+        TemplateError: it cannot be rendered.
+    """
+    definition = live.program.definition
+    return definition.skip_if is not None and task_templates.is_skipped(definition, _context(live, None, now))
+
+
+def render_order(live: LiveJob, task_no: int, now: datetime) -> msgspec.Raw:
+    """Returns the encoded order of a task that has templates or artifacts to fetch.
+
+    Raises:
+        TemplateError: it cannot be rendered.
+        DataError: the rendered spec exceeds what a dispatch may carry.
+    """
+    task = live.program.tasks[task_no]
+    rendered = task.compiled.render(_context(live, task_no, now))
+    return encode_order(live.record.job_type, task.definition, rendered.spec, rendered.artifacts, _fetches(live, task))
+
+
+def _fetches(live: LiveJob, task: TaskProgram) -> tuple[Fetch, ...]:
+    names = live.program.definition.tasks
+    cells = [live.run.tasks[number] for number in task.fetch_numbers]
+    return tuple(
+        Fetch(names[cell.no].task_type, cell.no, cell.attempt, cell.artifacts) for cell in cells if cell.artifacts
+    )
+
+
+def _context(live: LiveJob, task_no: int | None, now: datetime) -> TaskContext:
+    if live.scope is None:
+        live.scope = JobScope(job_variables=live.program.definition.job_variables, params=_decode(live.record.params))
+    return TaskContext(live.scope, lambda: _injected(live, task_no, now), _Cells(live))
+
+
+def _injected(live: LiveJob, task_no: int | None, now: datetime) -> dict[str, Json]:
+    record, job = live.record, live.run.job
+    started = job.started_at or now
+    injected = {
+        "job_id": record.id,
+        "job_type": record.job_type,
+        "job_version": record.version,
+        "job_attempt": job.attempt,
+        "job_retry": job.retries_used,
+        "job_elapsed_s": round((now - started).total_seconds(), 3),
+        "user": record.user_name,
+        "group": "default",
+    }
+    if task_no is not None:
+        cell = live.run.tasks[task_no]
+        injected["task_type"] = live.program.definition.tasks[task_no].task_type
+        injected["task_attempt"] = cell.attempt + 1
+        injected["task_retry"] = cell.retries_used
+    return injected
+
+
+class _Cells(Mapping[str, TaskCell]):
+    """The job's tasks by name."""
+
+    def __init__(self, live: LiveJob) -> None:
+        self._live = live
+
+    def __getitem__(self, name: str) -> TaskCell:
+        return self._live.run.tasks[self._live.program.plan.numbers[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._live.program.plan.numbers)
+
+    def __len__(self) -> int:
+        return len(self._live.program.plan.numbers)

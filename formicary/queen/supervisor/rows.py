@@ -1,0 +1,128 @@
+"""Between cells and the store's rows."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from formicary.ids import Incarnation, JobId
+from formicary.model.jobs import ArtifactRef
+from formicary.model.states import JobState, TaskState
+from formicary.states.cells import JobCell, TaskCell
+from formicary.store.rows import AttemptRow, JobRecord, JobRow, TaskRow
+
+_encode = msgspec.json.Encoder().encode
+_decode_outputs = msgspec.json.Decoder(dict).decode
+_decode_artifacts = msgspec.json.Decoder(tuple[ArtifactRef, ...]).decode
+
+
+def task_row(job_id: JobId, cell: TaskCell) -> TaskRow:
+    """Returns the row that keeps a task's cell."""
+    return TaskRow(
+        job_id,
+        cell.no,
+        cell.state,
+        cell.attempt,
+        cell.job_attempt,
+        cell.retries_used,
+        cell.polls_used,
+        cell.ants_lost,
+        cell.is_excepted,
+        cell.epoch,
+        cell.incarnation,
+        cell.not_before,
+        cell.exit_code,
+        cell.error_code,
+        cell.error_message,
+        _encode(cell.outputs).decode() if cell.outputs else None,
+        _encode(cell.artifacts).decode() if cell.artifacts else None,
+        cell.dispatched_at,
+        cell.started_at,
+        cell.finished_at,
+    )
+
+
+def attempt_row(job_id: JobId, cell: TaskCell) -> AttemptRow:
+    """Returns the history row of an ended attempt."""
+    return AttemptRow(
+        job_id,
+        cell.no,
+        cell.attempt,
+        cell.job_attempt,
+        cell.state,
+        cell.incarnation,
+        cell.exit_code,
+        cell.error_code,
+        cell.error_message,
+        _encode(cell.outputs).decode() if cell.outputs else None,
+        _encode(cell.artifacts).decode() if cell.artifacts else None,
+        cell.dispatched_at,
+        cell.started_at,
+        cell.finished_at,
+    )
+
+
+def job_row(cell: JobCell, waiting_for: str | None) -> JobRow:
+    """Returns the row that keeps a job's cell."""
+    return JobRow(
+        cell.id,
+        cell.state,
+        cell.attempt,
+        cell.retries_used,
+        cell.cancelling,
+        cell.stop_code,
+        cell.stop_message,
+        cell.elapsed_s,
+        cell.counting_since,
+        cell.started_at,
+        cell.finished_at,
+        cell.error_code,
+        cell.error_message,
+        waiting_for,
+    )
+
+
+def job_cell(record: JobRecord) -> JobCell:
+    """Returns the cell that a loaded job's record keeps."""
+    cell = JobCell(record.id)
+    cell.state = JobState(record.state)
+    cell.attempt = record.attempt
+    cell.retries_used = record.retries_used
+    cell.cancelling = record.cancelling
+    cell.stop_code = record.stop_code
+    cell.stop_message = record.stop_message
+    cell.elapsed_s = record.elapsed_s
+    cell.counting_since = record.counting_since
+    cell.started_at = record.started_at
+    cell.finished_at = record.finished_at
+    cell.error_code = record.error_code
+    cell.error_message = record.error_message
+    return cell
+
+
+def task_cells(size: int, rows: Iterable[TaskRow]) -> list[TaskCell]:
+    """Returns the cells of all tasks of a job: those with a row from it, the others untouched."""
+    cells = [TaskCell(number) for number in range(size)]
+    for row in rows:
+        _fill(cells[row.task_no], row)
+    return cells
+
+
+def _fill(cell: TaskCell, row: TaskRow) -> None:
+    cell.state = TaskState(row.state)
+    cell.attempt = row.attempt
+    cell.job_attempt = row.job_attempt
+    cell.retries_used = row.retries_used
+    cell.polls_used = row.polls_used
+    cell.ants_lost = row.ants_lost
+    cell.is_excepted = row.is_excepted
+    cell.epoch = row.epoch
+    cell.incarnation = Incarnation(row.incarnation) if row.incarnation is not None else None
+    cell.not_before = row.not_before
+    cell.exit_code = row.exit_code
+    cell.error_code = row.error_code
+    cell.error_message = row.error_message
+    cell.outputs = _decode_outputs(row.outputs) if row.outputs else None
+    cell.artifacts = _decode_artifacts(row.artifacts) if row.artifacts else ()
+    cell.dispatched_at = row.dispatched_at
+    cell.started_at = row.started_at
+    cell.finished_at = row.finished_at

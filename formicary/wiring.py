@@ -1,0 +1,360 @@
+"""The composition root: builds the parts of a process from its settings and holds them together while it lives.
+
+Shutdown runs against the order of data: ants drain first (finish or hand back, report, leave), then the scheduler stops
+claiming, the supervisor commits what is open and gives its leases back, the log writer empties its log, and only then
+broker, artifact store and database close.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from brokers.base import Broker
+from brokers.errors import BrokerUnavailableError
+from brokers.registry import make_broker
+from executors.base import Executor
+from executors.registry import ExecutorOptions, make_executors
+from formicary.ant.ant import Ant
+from formicary.ant.config import AntConfig
+from formicary.artifacts.base import ArtifactStore
+from formicary.artifacts.registry import make_store
+from formicary.bus import Bus, Outgoing
+from formicary.clock import Clock, SystemClock
+from formicary.events import topics
+from formicary.events.jobs import JobCommandIssued
+from formicary.ids import AntId, JobId, QueenId, new_uuid7
+from formicary.queen.logs import LogWriter
+from formicary.queen.manager.contracts import Stores, Surroundings
+from formicary.queen.manager.manager import Manager
+from formicary.queen.registry import AntRegistry
+from formicary.queen.scheduler.scheduler import Scheduler
+from formicary.queen.supervisor.supervisor import Supervisor, SupervisorConfig, SupervisorStores
+from formicary.queen.watch import JobWatch, Signals
+from formicary.settings import Settings
+from formicary.store.claims import ClaimStore
+from formicary.store.commands import CommandStore
+from formicary.store.database import Database
+from formicary.store.definitions import DefinitionStore
+from formicary.store.embedded import EmbeddedPostgres
+from formicary.store.jobs import JobStore
+from formicary.store.journal import Journal
+from formicary.store.leases import LeaseStore
+from formicary.store.logs import LogStore
+from formicary.store.migrations import migrate
+from formicary.store.shards import ShardStore
+
+log = structlog.get_logger(__name__)
+
+_Part = TypeVar("_Part")
+
+#: How long a shutdown waits for open batches to be committed, in seconds.
+FLUSH_S = 5.0
+
+
+class AntOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the flags of ``ant``, ``up`` and ``run`` say about an ant; None leaves the choice to the default."""
+
+    id: str | None = None
+    slots: int | None = None
+    tags: tuple[str, ...] = ()
+    methods: tuple[str, ...] | None = None
+    python_paths: tuple[str, ...] = ()
+
+
+class Colony:
+    """A running process: a queen, an ant, or both. ``manager`` is None without a queen, ``ant`` without an ant."""
+
+    def __init__(
+        self, services: "_Services", manager: Manager | None, ant: Ant | None, database_url: str | None = None
+    ) -> None:
+        self._services = services
+        self._manager = manager
+        self.ant = ant
+        self.database_url = database_url
+
+    @property
+    def manager(self) -> Manager:
+        """Returns the manager of the queen in this process."""
+        assert self._manager is not None, "this process holds no queen"
+        return self._manager
+
+    async def wait(self) -> None:
+        """Returns never; raises what ended one of the services."""
+        await self._services.wait()
+
+
+@asynccontextmanager
+async def up(settings: Settings, options: AntOptions) -> AsyncIterator[Colony]:
+    """A queen and one ant in this event loop."""
+    async with _Foundation(settings) as foundation:
+        queen = await foundation.queen("up")
+        ant = await foundation.ant(options, "local", queen.shard_count)
+        yield Colony(foundation.services, queen.manager, ant, foundation.database_url)
+
+
+@asynccontextmanager
+async def queen(settings: Settings, queen_id: str | None = None) -> AsyncIterator[Colony]:
+    """A queen alone."""
+    async with _Foundation(settings) as foundation:
+        built = await foundation.queen(queen_id or socket.gethostname())
+        yield Colony(foundation.services, built.manager, None, foundation.database_url)
+
+
+@asynccontextmanager
+async def ant(settings: Settings, options: AntOptions) -> AsyncIterator[Colony]:
+    """An ant alone; it has no database."""
+    async with _Foundation(settings) as foundation:
+        built = await foundation.ant(options, f"{socket.gethostname()}-{os.getpid()}", 16)
+        yield Colony(foundation.services, None, built)
+
+
+class _Queen(msgspec.Struct):
+    manager: Manager
+    shard_count: int
+
+
+class _Services:
+    """Long-lived tasks of the process; the first that fails ends the wait."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def watch(self, waiting: asyncio.Task[None]) -> None:
+        """Adds a task whose end is the end of the process."""
+        self._tasks.append(waiting)
+
+    async def wait(self) -> None:
+        """Returns when one task ended; raises its error."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    def close(self) -> None:
+        """Stops watching."""
+        for task in self._tasks:
+            task.cancel()
+
+
+class _Foundation:
+    """Broker, artifacts, and (for a queen) the database, opened on demand and closed in reverse order."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock: Clock = SystemClock()
+        self._incarnation = new_uuid7()
+        self._stack = AsyncExitStack()
+        self._broker: Broker | None = None
+        self._bus: Bus | None = None
+        self._artifacts: ArtifactStore | None = None
+        self.services = _Services()
+        self.database_url: str | None = None
+
+    async def __aenter__(self) -> "_Foundation":
+        try:
+            await self._open_broker()
+            await self._open_artifacts()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.services.close()
+        await asyncio.shield(self._stack.aclose())
+
+    async def queen(self, queen_id: str) -> _Queen:
+        """Starts a queen: database, log writer, supervisor, scheduler, manager."""
+        database = await self._open_database()
+        leases = LeaseStore(database)
+        shard_count = await leases.shard_count()
+        stores = Stores(
+            database=database,
+            definitions=DefinitionStore(database),
+            jobs=JobStore(database),
+            commands=CommandStore(database),
+            logs=LogStore(database),
+            artifacts=self._need(self._artifacts),
+        )
+        bus = self._need(self._bus)
+        watch, log_signals, registry = JobWatch(), Signals(), AntRegistry()
+        writer = LogWriter(bus, stores.logs, log_signals, self._clock, self._incarnation)
+        await self._start(writer)
+        bell = _Bell(watch, bus)
+        journal = Journal(database, self._incarnation)
+        supervisor = Supervisor(
+            SupervisorConfig(
+                queen_id=QueenId(queen_id),
+                incarnation=self._incarnation,
+                shard_count=shard_count,
+                lease_s=self._settings.lease_s,
+                ant_lease_s=self._settings.ant_lease_s,
+            ),
+            bus,
+            SupervisorStores(
+                journal=journal,
+                leases=leases,
+                shards=ShardStore(database),
+                commands=stores.commands,
+                definitions=stores.definitions,
+            ),
+            registry,
+            self._clock,
+            bell,
+        )
+        scheduler = Scheduler(
+            leases,
+            ClaimStore(database),
+            stores.jobs,
+            bus,
+            supervisor,
+            self._clock,
+            queen_id=QueenId(queen_id),
+            incarnation=self._incarnation,
+            lease_s=self._settings.lease_s,
+        )
+        bell.scheduler, bell.supervisor = scheduler, supervisor
+        await self._start(supervisor)
+        self._stack.push_async_callback(self._flush, supervisor)
+        await self._start(scheduler)
+        around = Surroundings(
+            clock=self._clock,
+            wake=bell,
+            watch=watch,
+            log_signals=log_signals,
+            log_backlog=_LogBacklog(bus),
+            ants=registry,
+            waits=supervisor,
+        )
+        manager = Manager(stores, around, shard_count)
+        self._stack.push_async_callback(manager.close)
+        return _Queen(manager, shard_count)
+
+    async def ant(self, options: AntOptions, default_id: str, shard_count: int) -> Ant:
+        """Starts an ant; it is drained on the way out."""
+        bus = self._need(self._bus)
+        executors = await self._executors(options)
+        config = AntConfig(
+            id=AntId(options.id or default_id),
+            home=self._settings.home,
+            slots=options.slots or default_slots(),
+            tags=options.tags,
+            methods=options.methods,
+            lease_s=self._settings.ant_lease_s,
+            survives_process=bus.capabilities.survives_process,
+            topics_are_dear=bus.capabilities.topics_are_dear,
+            shard_count=shard_count,
+            broker_url=self._settings.broker_url,
+        )
+        built = Ant(bus, executors, self._need(self._artifacts), config, self._clock)
+        await self._start(built)
+        self._stack.push_async_callback(built.drain)
+        return built
+
+    async def _executors(self, options: AntOptions) -> Mapping[str, Executor]:
+        executors = make_executors(options.methods, _executor_options(options))
+        for executor in set(executors.values()):
+            self._stack.push_async_callback(executor.close)
+        return executors
+
+    async def _start(self, service: "Ant | LogWriter | Supervisor | Scheduler") -> None:
+        self._stack.push_async_callback(service.stop)
+        await service.start()
+        self.services.watch(asyncio.create_task(service.wait()))
+
+    async def _flush(self, supervisor: Supervisor) -> None:
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await supervisor.loop.flushed()
+        except TimeoutError:
+            log.warning("flush_gave_up", after_s=FLUSH_S)
+
+    async def _open_broker(self) -> None:
+        self._broker = make_broker(self._settings.broker_url)
+        self._stack.push_async_callback(self._broker.close)
+        pause_s = 0.1
+        while True:
+            try:
+                await self._broker.open()
+                break
+            except BrokerUnavailableError as error:
+                log.warning("broker_away", reason=error.reason, retry_in_s=pause_s)
+            await self._clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, 2.0)
+        self._bus = Bus(self._broker, self._incarnation, self._clock)
+
+    async def _open_artifacts(self) -> None:
+        self._artifacts = make_store(self._settings.artifacts_url)
+        self._stack.push_async_callback(self._artifacts.close)
+        await self._artifacts.open()
+
+    async def _open_database(self) -> Database:
+        url = self._settings.database_url
+        if url is None:
+            embedded = EmbeddedPostgres(self._settings.home / "postgres")
+            self._stack.push_async_callback(embedded.stop)
+            url = await embedded.start()
+        self.database_url = url
+        database = Database(url)
+        self._stack.push_async_callback(database.close)
+        await database.wait_until_open()
+        await migrate(database)
+        return database
+
+    def _need(self, part: _Part | None) -> _Part:
+        assert part is not None, "the foundation is not open"
+        return part
+
+
+class _Bell:
+    """Carries wake-ups between the parts of one queen."""
+
+    def __init__(self, watch: JobWatch, bus: Bus) -> None:
+        self._watch = watch
+        self._bus = bus
+        self._sending: set[asyncio.Task[None]] = set()
+        self.scheduler: Scheduler | None = None
+        self.supervisor: Supervisor | None = None
+
+    def submitted(self) -> None:
+        """Wakes the scheduler."""
+        if self.scheduler is not None:
+            self.scheduler.wake()
+
+    def command(self, shard: int) -> None:
+        """Wakes the shard's owner: in process, or over the bus."""
+        if self.supervisor is not None and self.supervisor.owns(shard):
+            self.supervisor.commands.wake()
+            return
+        event = Outgoing(topics.launch(shard), str(shard), JobCommandIssued(shard=shard))
+        task = asyncio.create_task(self._bus.publish([event]))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    def ended_many(self, job_ids: Sequence[JobId]) -> None:
+        """Wakes who waits for these jobs, and the scheduler: room came free."""
+        self._watch.ended_many(job_ids)
+        self.submitted()
+
+
+class _LogBacklog:
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def backlog(self) -> int:
+        return await self._bus.depth(topics.LOGS, topics.LOG_WRITERS)
+
+
+def _executor_options(options: AntOptions) -> ExecutorOptions:
+    return ExecutorOptions(python_paths=tuple(Path(path).absolute() for path in options.python_paths))
+
+
+def default_slots() -> int:
+    """Returns the slots of an ant of which nothing is said: four a core."""
+    return 4 * (os.cpu_count() or 1)

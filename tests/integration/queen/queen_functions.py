@@ -1,0 +1,12 @@
+"""Functions that the tests' PYTHON tasks call."""
+
+import asyncio
+
+
+async def double(number: int) -> int:
+    await asyncio.sleep(0)
+    return number * 2
+
+
+def explode() -> None:
+    raise ValueError("as asked")
