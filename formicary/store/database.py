@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 #: A row as the driver gives it: by position and by name.
-Record = Mapping[str, Any]
+Record = asyncpg.Record
 
 SERVER_SETTINGS = {"application_name": "formicary", "jit": "off", "timezone": "UTC"}
 COMMAND_TIMEOUT_S = 60.0
@@ -138,8 +138,7 @@ class Database:
             UnavailableError: the database cannot be reached.
         """
         async with self.connection() as connection:
-            records: list[Record] = await connection.fetch(sql, *values)
-            return records
+            return await connection.fetch(sql, *values)
 
     async def fetch_one(self, sql: str, *values: object) -> Record | None:
         """Like ``fetch``; returns the first row, None where there is none."""

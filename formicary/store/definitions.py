@@ -1,6 +1,7 @@
 """Job definitions: every version, and the newest of each job type."""
 
 import hashlib
+from collections.abc import Sequence
 
 from formicary.ids import new_uuid7
 from formicary.model.definition import DefinitionRecord, JobDefinition
@@ -90,7 +91,7 @@ class DefinitionStore:
         items = [_record(row) for row in rows[:limit]]
         return items, items[-1].job_type if len(rows) > limit else None
 
-    async def versions(self, job_type: str) -> "list[DefinitionRecord]":
+    async def versions(self, job_type: str) -> Sequence[DefinitionRecord]:
         """Returns every version of a job type, newest first."""
         rows = await self._database.fetch(
             f"{_SELECT} d.group_id = 'default' AND d.job_type = $1 ORDER BY d.version DESC", job_type

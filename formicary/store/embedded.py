@@ -119,10 +119,10 @@ class EmbeddedPostgres:
 
     async def stop(self) -> None:
         """Ends the server: connections are closed, committed work is safe; killed after 10 s."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.wait({self._watcher})
-            self._watcher = None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None and not watcher.done():
+            watcher.cancel()
+            await asyncio.wait({watcher})
         if self._process is not None:
             await _end(self._process)
             self._process = None

@@ -160,10 +160,8 @@ class Journal:
             await self._ready()
             assert self._connection is not None
             try:
-                return list(
-                    await self._connection.fetch(
-                        _SETTLE, shards, epochs, self._incarnation, number, timeout=COMMIT_TIMEOUT_S
-                    )
+                return await self._connection.fetch(
+                    _SETTLE, shards, epochs, self._incarnation, number, timeout=COMMIT_TIMEOUT_S
                 )
             except AWAY_ERRORS as error:
                 log.warning("journal_waits_for_database", error=str(error), retry_in_s=FIRST_RETRY_S)
