@@ -12,6 +12,7 @@ from formicary.model.definition import JobDefinition
 from formicary.model.parse_job import HEAD_RECORD, build_job
 from formicary.model.parse_problems import Problems
 from formicary.model.parse_yaml import MAX_DOCUMENT_BYTES, Node, locator, read_document
+from formicary.template.engine import MAX_DOCUMENT_MARKS
 from formicary.template.inspect import inspect
 
 _DYNAMIC = re.compile(r"^dynamic_template_tasks[ \t]*:[ \t]*(true|True|TRUE)[ \t]*(#.*)?$", re.MULTILINE)
@@ -20,8 +21,6 @@ _NEXT_KEY = re.compile(r"^[A-Za-z_\"'][\w\"']*[ \t]*:")
 _ONLY_BLOCK = re.compile(r"^\s*(\{%.*%\}|\{#.*#\})\s*$")
 _MARKS = ("{{", "{%", "{#")
 
-#: So many expressions and blocks may be in a document.
-_MAX_MARKS = 100_000
 #: Keys that are needed before the document is rendered, so no template can give them.
 _FIXED_KEYS = ("job_type", "max_concurrency", "priority", "required_params", "labels", "dynamic_template_tasks")
 
@@ -82,6 +81,6 @@ def _texts(node: Node) -> str:
 
 
 def _check_syntax(document: str, problems: Problems) -> None:
-    mistake = inspect(document, _MAX_MARKS).mistake
+    mistake = inspect(document, MAX_DOCUMENT_MARKS).mistake
     if mistake is not None:
         problems.add_at(mistake.line, f"no valid template: {mistake.message}")

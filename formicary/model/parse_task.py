@@ -25,7 +25,8 @@ from formicary.model.parse_kinds import Record, Schema, key_schema
 from formicary.model.parse_problems import Path, Problems
 from formicary.model.parse_yaml import Node
 
-Values = dict[str, Any]
+Json = Any  # a JSON value
+Values = dict[str, Json]
 
 #: More tasks are refused.
 MAX_TASKS = 200_000
@@ -149,8 +150,20 @@ def _spec(method: str, values: Values) -> Spec:
     if method == "SHELL":
         return ShellSpec(**own)
     if method in HTTP_METHODS:
-        return HttpSpec(method=method, **own)
+        return HttpSpec(method=method, **_with_body(method, own, values))
     return PythonSpec(**own) if method == "PYTHON" else DummySpec(**own)
+
+
+def _with_body(method: str, own: Values, values: Values) -> Values:
+    """Gives a JSON request without a body the task's variables for one."""
+    variables = values.get("variables")
+    if not variables or "body" in own or not method.endswith("_JSON"):
+        return own
+    return {**own, "body": {name: _reference(name, value) for name, value in variables.items()}}
+
+
+def _reference(name: str, value: Json) -> Json:
+    return "{{ " + name + " }}" if name.isidentifier() and isinstance(value, str | list | dict) else value
 
 
 def _task(values: Values, method: str, spec: Spec, path: Path, problems: Problems) -> TaskDefinition:

@@ -27,30 +27,31 @@ def task_templates(no: int, task: TaskDefinition) -> Iterator[tuple[Path, str]]:
     """Yields the place and text of each template of a task."""
     here: Path = ("tasks", no)
     if task.except_ is not None:
-        yield from _templates(task.except_, (*here, "except"))
+        yield from texts_with_templates(task.except_, (*here, "except"))
     if task.variables:
-        yield from _templates(task.variables, (*here, "variables"))
+        yield from texts_with_templates(task.variables, (*here, "variables"))
     if task.artifacts.paths or task.artifacts.exclude:
-        yield from _templates(task.artifacts.paths, (*here, "artifacts", "paths"))
-        yield from _templates(task.artifacts.exclude, (*here, "artifacts", "exclude"))
+        yield from texts_with_templates(task.artifacts.paths, (*here, "artifacts", "paths"))
+        yield from texts_with_templates(task.artifacts.exclude, (*here, "artifacts", "exclude"))
     for key in _spec_keys(task.spec):
-        yield from _templates(getattr(task.spec, key), (*here, key))
+        yield from texts_with_templates(getattr(task.spec, key), (*here, key))
 
 
 def _spec_keys(spec: msgspec.Struct) -> tuple[str, ...]:
     return tuple(key for key in spec.__struct_fields__ if key != "method")
 
 
-def _templates(value: Json, path: Path) -> Iterator[tuple[Path, str]]:
+def texts_with_templates(value: Json, path: Path) -> Iterator[tuple[Path, str]]:
+    """Yields the place and text of each template in a JSON value."""
     if isinstance(value, str):
         if ENGINE.is_template(value):
             yield path, value
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _templates(each, (*path, key))
+            yield from texts_with_templates(each, (*path, key))
     elif isinstance(value, list | tuple):
         for no, each in enumerate(value):
-            yield from _templates(each, (*path, no))
+            yield from texts_with_templates(each, (*path, no))
 
 
 def _check(text: str, path: Path, names: set[str], problems: Problems) -> None:

@@ -21,6 +21,8 @@ Value = Any  # whatever a template handles
 
 #: More ``{{`` and ``{%`` than these in one string are refused: compiling takes a fraction of a millisecond each.
 MAX_MARKS = 2_000
+#: The same for a whole document, which is compiled in a process of its own.
+MAX_DOCUMENT_MARKS = 20_000
 #: How many names an error lists.
 _MAX_NAMES = 20
 _RESULT = "result"
@@ -114,6 +116,20 @@ def _compile(text: str, keep_type: bool) -> "CompiledText | TemplateMistake":
         return _JinjaExpression(_code(nodes.Template([assign], lineno=1)))
     except (RecursionError, MemoryError, SyntaxError, TemplateSyntaxError) as error:
         return TemplateMistake(line=1, message=f"the template cannot be compiled: {str(error)[:100]}")
+
+
+def render_document_text(text: str, variables: Mapping[str, Value], budget: Budget) -> str:
+    """Returns a whole document rendered; errors name its lines.
+
+    Raises:
+        TemplateError: it is no valid template or fails.
+    """
+    tree = parse(text, MAX_DOCUMENT_MARKS)
+    mistake = tree if isinstance(tree, TemplateMistake) else next(mistakes(tree), None)
+    if mistake is not None or isinstance(tree, TemplateMistake):
+        raise TemplateError("document", f"line {mistake.line}: {mistake.message}" if mistake else "")
+    rendered: str = _JinjaText(_code(tree)).render(variables, budget, "document")
+    return rendered
 
 
 def _code(tree: nodes.Template) -> Template:

@@ -73,6 +73,8 @@ _LOOP_NAMES = frozenset(
         "nextitem",
     ]
 )
+#: What the compiler adds to calls within loops, for functions that take the context.
+_LOOP_ARGUMENTS = ("_loop_vars", "_block_vars")
 #: Products of larger whole numbers are refused, in bits.
 _MAX_BITS = 1024
 
@@ -185,6 +187,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Calls a listed method or ``range``."""
         if isinstance(obj, Undefined):
             _fail(obj)
+        for name in _LOOP_ARGUMENTS:
+            kwargs.pop(name, None)
         if obj is _range:
             return obj(*args)
         owner = getattr(obj, "__self__", None)
