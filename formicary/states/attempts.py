@@ -90,7 +90,7 @@ class Attempts(Phases):
             self._repeat(cell, TaskState.FAILED, delay_s)
             return
         if ruling.action is Action.RESTART:
-            cell.error_message = texts.used_up(cell.exit_code, "another try", retry.limit)
+            cell.error_message = texts.used_up(self.plan.tasks[cell.no], cell.exit_code, "another try", retry.limit)
         self._end_failed(cell)
 
     def _fail_now(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
@@ -107,7 +107,7 @@ class Attempts(Phases):
         retry = self.plan.tasks[cell.no].retry
         if cell.polls_used >= retry.limit:
             cell.error_code = ErrorCode.EXIT_CODE
-            cell.error_message = texts.used_up(cell.exit_code, "another poll", retry.limit)
+            cell.error_message = texts.used_up(self.plan.tasks[cell.no], cell.exit_code, "another poll", retry.limit)
             self._end_failed(cell)
         elif self._may_start(cell.no):
             delay_s = delay_before(retry, cell.polls_used, self._rng)
@@ -136,7 +136,7 @@ class Attempts(Phases):
             self._stop(RESTART_JOB, texts.RESTARTING)
             self._end_cancelled(cell, texts.RESTARTING)
             return
-        cell.error_message = texts.used_up(cell.exit_code, "a restart of the job", limit)
+        cell.error_message = texts.used_up(self.plan.tasks[cell.no], cell.exit_code, "a restart of the job", limit)
         self._end_failed(cell)
 
     def _cancel_task(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:

@@ -4,6 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from formicary.model.states import TERMINAL_TASK_STATES, ErrorCode, JobState, TaskState
+from formicary.states import texts
 from formicary.states.cells import JobCell, TaskCell
 from formicary.states.commands import Command, MakeRunnable, StopAttempt, WakeAfter, Withdraw
 from formicary.states.graph import Plan
@@ -174,7 +175,7 @@ class Flow:
         self._settle(cell)
 
     def _blame(self, cell: TaskCell) -> str:
-        raise NotImplementedError
+        return texts.task_failed(self.plan.tasks[cell.no].task_type, cell.error_message)
 
     def _stop(self, code: str, message: str) -> None:
         """Lets nothing new start in this job attempt, unless a weightier reason did already."""

@@ -151,15 +151,9 @@ class Plan:
             self._controls[no] = controls
         data = self._data[no]
         chosen = completed if not data else _once((*completed, *(to for to in data if to not in controls)))
-        targets = _once((*controls, *data))
-        self.targets.append(chosen if targets == chosen else targets)
-        self.completed.append(self._made(chosen, targets) if targets else NOWHERE)
-
-    def _made(self, chosen: Numbers, targets: Numbers) -> Route:
-        if len(chosen) == len(targets):
-            return Route(targets)
-        taken = set(chosen)
-        return Route(chosen, tuple(to for to in targets if to not in taken))
+        others = tuple(to for to in controls if to not in completed)
+        self.targets.append((*chosen, *others) if others else chosen)
+        self.completed.append(Route(chosen, others) if chosen or others else NOWHERE)
 
     def _routed(self, no: int, code: int | None, target: int) -> Route:
         chosen = self._inside((target,))

@@ -162,6 +162,3 @@ class Phases(Flow):
         self._archive(cell, cell.state)
         reset(cell, self.job.attempt)
         self.changed_tasks[cell.no] = None
-
-    def _blame(self, cell: TaskCell) -> str:
-        return texts.task_failed(self.plan.tasks[cell.no].task_type, cell.error_message)

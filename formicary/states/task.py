@@ -138,11 +138,15 @@ def finish(cell: TaskCell, event: Input, plan: Plan, is_stopping: bool) -> Rulin
         special = exits.on_success if event.is_success else exits.on_failure
     if special is None:
         return _COMPLETE if event.is_success else _failure(cell, event, plan, is_stopping)
-    if event.is_success:
-        plain = Ruling(Action.FAIL, ErrorCode.EXIT_CODE, texts.mapped_code(event.exit_code, special))
-    else:
-        plain = _failure(cell, event, plan, is_stopping)
-    return _special(special, plain)
+    return _special(special, _mapped_failure(cell, event, plan, special))
+
+
+def _mapped_failure(cell: TaskCell, event: AttemptFinished, plan: Plan, target: str) -> Ruling:
+    """Returns what the attempt is as a failure, with a sentence that names the target."""
+    if event.reason != Reason.EXITED or event.error_code is not None:
+        return _failure(cell, event, plan, is_stopping=False)
+    sentence = texts.mapped_code(plan.tasks[cell.no], event.exit_code, target)
+    return Ruling(Action.FAIL, ErrorCode.EXIT_CODE, event.error_message or sentence)
 
 
 def _special(target: str, plain: Ruling) -> Ruling:

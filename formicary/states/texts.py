@@ -10,19 +10,18 @@ def seconds(value: float) -> str:
 
 def exit_code(task: TaskDefinition, code: int | None) -> str:
     """Returns the sentence of a plain failure."""
-    what = "HTTP status" if task.method.startswith("HTTP_") else "exit code"
-    return f"{what} {code}; see its log, or map this code in on_exit_code if it is expected"
+    return f"{_code(task, code)}; see its log, or map this code in on_exit_code if it is expected"
 
 
-def mapped_code(code: int | None, target: str) -> str:
+def mapped_code(task: TaskDefinition, code: int | None, target: str) -> str:
     """Returns the sentence of a code that the definition maps to a failure."""
-    return f"exit code {code}, which on_exit_code maps to {target}; see its log"
+    return f"{_code(task, code)}, which on_exit_code maps to {target}; see its log"
 
 
-def used_up(code: int | None, wish: str, limit: int) -> str:
+def used_up(task: TaskDefinition, code: int | None, wish: str, limit: int) -> str:
     """Returns the sentence of a special target whose budget is gone."""
     budget = "no retry is configured" if not limit else f"all {limit} were used"
-    return f"exit code {code} asks for {wish}, but {budget}; raise retry or see its log"
+    return f"{_code(task, code)} asks for {wish}, but {budget}; raise retry or see its log"
 
 
 def signalled(code: int | None) -> str:
@@ -53,6 +52,10 @@ def ants_lost(count: int) -> str:
 def task_failed(task_type: str, message: str | None) -> str:
     """Returns the job's sentence for the task that failed it."""
     return f'task "{task_type}" failed: {message}'
+
+
+def _code(task: TaskDefinition, code: int | None) -> str:
+    return f"{'HTTP status' if task.method.startswith('HTTP_') else 'exit code'} {code}"
 
 
 OUT_OF_MEMORY = "ran out of memory and was killed; raise its memory limit or let it use less"

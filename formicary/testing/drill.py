@@ -91,6 +91,7 @@ class Drill:
         stops: (task, attempt) pairs that were asked to stop.
         watch: the latest ``WatchTimeout``.
         order: tasks in the order of their dispatches.
+        last: the last input.
         is_over: ``EndJob`` or ``Requeue`` was seen.
     """
 
@@ -101,6 +102,7 @@ class Drill:
         self._rng = random.Random(seed)
         self.run = JobRun(self.plan, JobCell(JobId("job-1")), rng=self._rng)
         self.order: list[str] = []
+        self.last: Input | None = None
         self._open_books()
 
     def _open_books(self) -> None:
@@ -138,6 +140,7 @@ class Drill:
 
     def feed(self, event: Input) -> list[Command]:
         """Feeds any input and books what it asks for."""
+        self.last = event
         commands = self.run.step(event)
         self.book(commands)
         return commands
