@@ -13,6 +13,10 @@ from formicary.errors import HomeHeldError, InvalidInputError
 _INTRODUCTION_S = 1.0
 
 
+#: Closed to others; for root it can be passed through, because the embedded server runs as somebody else.
+_HOME_MODE = 0o711 if os.geteuid() == 0 else 0o700
+
+
 class HomeLock:
     """The exclusive hold of a home folder, by an advisory lock that ends with the process.
 
@@ -65,7 +69,7 @@ class HomeLock:
 
     def _open(self) -> int:
         try:
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.home.mkdir(mode=_HOME_MODE, parents=True, exist_ok=True)
             return os.open(self.home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             message = f"FORMICARY_HOME: {self.home} cannot be used ({error.strerror}); choose a folder you can write to"

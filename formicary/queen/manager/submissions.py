@@ -15,7 +15,7 @@ from formicary.model.states import JobState
 from formicary.queen.manager.book import DefinitionBook, Known
 from formicary.queen.manager.checks import as_utc, check_request, encode_params, missing_params, refuse
 from formicary.queen.manager.intake import Intake
-from formicary.queen.manager.rendering import render_tasks
+from formicary.queen.manager.rendering import Renderer
 from formicary.store.jobs import Inserted, InsertOutcome
 from formicary.store.rows import NewJob
 
@@ -62,6 +62,7 @@ class Submissions:
         self._intake = intake
         self._clock = clock
         self._shard_count = shard_count
+        self._renderer = Renderer()
 
     async def submit(self, requests: Sequence[JobRequest]) -> list[Submitted | JobId | FormicaryError]:
         """Inserts what is right in one commit; returns for each request its job, the id of the job that its key
@@ -117,7 +118,7 @@ class Submissions:
             refuse(missing)
         tasks, rendered_source = known.pending, None
         if definition.dynamic_template_tasks:
-            tasks, rendered_source = await render_tasks(definition, request.params)
+            tasks, rendered_source = await self._renderer.tasks(definition, request.params)
         job_id = new_job_id()
         scheduled_at = None if request.scheduled_at is None else as_utc(request.scheduled_at)
         labels = {**definition.labels, **request.labels} if request.labels else definition.labels
