@@ -115,7 +115,10 @@ class Call:
 
     def abandon(self, message: str) -> None:
         """Ends the run although its function goes on; what it prints from now on is nobody's."""
-        self.returned = Ending()
+        if self.finisher is None:
+            self.returned = Ending()
+        else:
+            message = "the function has returned, but its output could not be delivered in time"
         self.ending.settle(stopped_outcome(self.stop_reason or Reason.CANCELLED, message))
         if self.capture is not None:
             self.capture.close()
@@ -123,9 +126,11 @@ class Call:
     async def _drain_and_settle(self, capture: Capture) -> None:
         try:
             await capture.drain()
-        except BaseException as exc:
-            self.ending.fail(exc)
+        except asyncio.CancelledError:
+            self.abandon("the ant ended before all output was taken")
             raise
+        except Exception as exc:  # noqa: BLE001 - carried to whoever waits
+            self.ending.fail(exc)
         self._settle()
 
     def _settle(self) -> None:

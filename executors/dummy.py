@@ -133,9 +133,11 @@ async def _drive(run: _DummyRun, sink: Sink) -> None:
             await sink.write(Stream.STDOUT, line.encode() + b"\n")
         if run.spec.duration_s > 0:
             await _sleep_unless_stopped(run)
-    except BaseException as exc:
-        run.ending.fail(exc)
+    except asyncio.CancelledError:
+        run.ending.settle(stopped_outcome(run.stop_reason or Reason.CANCELLED))
         raise
+    except Exception as exc:  # noqa: BLE001 - carried to whoever waits
+        run.ending.fail(exc)
     run.ending.settle(_outcome(run))
 
 

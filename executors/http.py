@@ -108,30 +108,32 @@ class HttpExecutor(Executor):
         except asyncio.CancelledError:
             run.ending.settle(stopped_outcome(run.stop_reason or Reason.CANCELLED))
             raise
-        except (aiohttp.ClientError, OSError, UnicodeError) as exc:
-            run.ending.fail(ExecutorLostError(f"{request.line}: {_cause(exc)}"))
-        except BaseException as exc:
+        except Exception as exc:  # noqa: BLE001 - carried to whoever waits
             run.ending.fail(exc)
-            raise
 
     async def _send(self, request: _Request, sink: Sink) -> Outcome:
         await _log(sink, request.line)
         began_s = time.monotonic()
         try:
-            async with self._open_session().request(
-                request.verb,
-                request.url,
-                headers=request.headers,
-                data=request.data,
-                max_redirects=self._options.http_max_redirects,
-            ) as response:
-                body, is_cut = await self._read(response)
+            response, body, is_cut = await self._exchange(request)
         except aiohttp.TooManyRedirects as exc:
-            status = exc.history[-1].status if exc.history else 310
-            return await self._too_many_redirects(status, sink)
+            return await self._too_many_redirects(exc.history[-1].status, sink)
+        except (aiohttp.ClientError, OSError, UnicodeError) as exc:
+            raise ExecutorLostError(f"{request.line}: {_cause(exc)}") from exc
         size = f"{len(body)} bytes{' and more' if is_cut else ''}"
-        await _log(sink, f"{response.status} {response.reason}, {size} after {time.monotonic() - began_s:.3f} s")
+        await _log(sink, f"{_status(response)}, {size} after {time.monotonic() - began_s:.3f} s")
         return await self._outcome(response, body, is_cut, sink)
+
+    async def _exchange(self, request: _Request) -> tuple[aiohttp.ClientResponse, bytes, bool]:
+        """Returns the response, its body up to the limit, and whether there was more."""
+        async with self._open_session().request(
+            request.verb,
+            request.url,
+            headers=request.headers,
+            data=request.data,
+            max_redirects=self._options.http_max_redirects + 1,  # aiohttp raises at the last one
+        ) as response:
+            return response, *(await self._read(response))
 
     async def _too_many_redirects(self, status: int, sink: Sink) -> Outcome:
         message = f"more than {self._options.http_max_redirects} redirects; use the address they should lead to"
@@ -158,9 +160,7 @@ class HttpExecutor(Executor):
         if problem is not None:
             await _log(sink, problem)
         is_success = response.status < 400
-        message = (
-            problem if is_success else f"HTTP status {response.status} {response.reason}; {problem or ''}".rstrip("; ")
-        )
+        message = problem if is_success else f"HTTP status {_status(response)}; {problem or ''}".rstrip("; ")
         return Outcome(Reason.EXITED, response.status, is_success, outputs, message)
 
     def _add_json(self, outputs: dict[str, Any], body: bytes, is_cut: bool) -> str | None:
@@ -268,6 +268,10 @@ def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
         key = name.lower()
         headers[key] = f"{headers[key]}, {value}" if key in headers else value
     return headers
+
+
+def _status(response: aiohttp.ClientResponse) -> str:
+    return f"{response.status} {response.reason or ''}".rstrip()
 
 
 def _shown(url: URL) -> str:

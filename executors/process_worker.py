@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 from typing import Any
 
 import msgspec
@@ -65,21 +66,37 @@ def body_size(header: bytes) -> int:
 HEADER_BYTES = _HEADER.size
 
 
-class _Printer(io.TextIOBase):
+class _Line:
+    """The socket to the ant; threads of a function may print at the same time."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, frame: msgspec.Struct) -> None:
+        with self._lock:
+            self._connection.sendall(pack(frame))
+
+
+class _RawPrinter(io.RawIOBase):
     """Sends what is printed through the socket: it arrives before the outcome, and waits while the ant is busy."""
 
-    def __init__(self, connection: socket.socket, stream: Stream) -> None:
-        self._connection = connection
+    def __init__(self, line: _Line, stream: Stream) -> None:
+        self._line = line
         self._stream = stream
 
-    def write(self, text: str) -> int:
-        data = text.encode(errors="backslashreplace")
-        for start in range(0, len(data), _PIECE_BYTES):
-            self._connection.sendall(pack(OutputFrame(self._stream, data[start : start + _PIECE_BYTES])))
-        return len(text)
+    def write(self, data: Any) -> int:
+        piece = bytes(data[:_PIECE_BYTES])
+        self._line.send(OutputFrame(self._stream, piece))
+        return len(piece)
 
     def writable(self) -> bool:
         return True
+
+
+def _printer(line: _Line, stream: Stream) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(_RawPrinter(line, stream), _PIECE_BYTES)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def main() -> None:
@@ -87,11 +104,15 @@ def main() -> None:
     connection = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as nothing:  # noqa: PTH123 - a descriptor is what is wanted
         os.dup2(nothing.fileno(), 0)
-    sys.stdout, sys.stderr = _Printer(connection, Stream.STDOUT), _Printer(connection, Stream.STDERR)
+    line = _Line(connection)
+    sys.stdout, sys.stderr = _printer(line, Stream.STDOUT), _printer(line, Stream.STDERR)
     decoder = msgspec.msgpack.Decoder(CallFrame)
     with connection.makefile("rb") as reader:
         while len(header := reader.read(HEADER_BYTES)) == HEADER_BYTES:
-            connection.sendall(pack(_answer(decoder.decode(reader.read(body_size(header))))))
+            answer = _answer(decoder.decode(reader.read(body_size(header))))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            line.send(answer)
 
 
 def _answer(call: CallFrame) -> Answer:

@@ -111,7 +111,8 @@ class PythonExecutor(Executor):
     async def _stop_async(self, call: Call, grace_s: float, reason: Reason) -> None:
         if call.stop_reason is None:
             call.stop_reason = reason
-            self._open_async_worker().cancel(call)
+            if self._async_worker is not None:
+                self._async_worker.cancel(call)
         if await _ends_within(call, max(grace_s, 0.05)):
             return
         why = "ignored its cancellation and still runs" if call.is_begun else "waits behind one that blocks their loop"
@@ -128,7 +129,7 @@ class PythonExecutor(Executor):
             )
 
     async def _resolve(self, reference: str) -> Function:
-        """Imports in a thread; callers that come meanwhile share the import, a failed one is tried again by the next."""
+        """Imports in a thread; callers that come meanwhile share it, a failed one is tried again by the next."""
         check_shape(reference)
         future = self._resolving.get(reference)
         if future is None:

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 from executors.base import Attempt, Executor, Outcome, Reason, Run, Sink, Stream
 from executors.ending import Ending, stopped_outcome
-from executors.errors import ExecutorError, SpecRefusedError, StartFailedError
+from executors.errors import ExecutorError, ExecutorLostError, SpecRefusedError, StartFailedError
 from executors.memory_limits import count_oom_kills, oom_counter_file
 from executors.options import ExecutorOptions
 from executors.output import OutputPump
@@ -63,16 +64,16 @@ class ShellExecutor(Executor):
 
     methods = ("SHELL",)
 
-    def __init__(self, options: ExecutorOptions | None = None) -> None:
+    def __init__(self, options: ExecutorOptions | None = None, oom_counter: Path | None = None) -> None:
         self._options = options or ExecutorOptions()
         self._strays = StrayHunter()
-        self._oom_counter = oom_counter_file()
+        self._oom_counter = oom_counter or oom_counter_file()
 
     async def check(self) -> None:
         """Proves that the shell works."""
         shell = self._options.shell
         try:
-            process = await asyncio.create_subprocess_exec(str(shell), "-e", "-c", ":")
+            process = await asyncio.create_subprocess_exec(str(shell), "-e", "-c", ":", stdin=subprocess.DEVNULL)
         except OSError as exc:
             raise ExecutorError(f"SHELL needs {shell}: {exc.strerror}; install a POSIX shell there") from exc
         if await process.wait() != 0:
@@ -171,16 +172,20 @@ class ShellExecutor(Executor):
             outcome = self._outcome(run, code)
             if run.spec.after_script and not run.is_after_skipped:
                 await self._run_after_script(run)
-        except BaseException as exc:
-            script.child.signal(signal.SIGKILL)
-            run.ending.fail(exc)
+        except asyncio.CancelledError:
+            _kill(run, script)
+            run.ending.fail(ExecutorLostError("the ant ended before the script did, and killed it"))
             raise
+        except Exception as exc:  # noqa: BLE001 - carried to whoever waits
+            _kill(run, script)
+            run.ending.fail(exc)
+            return
         run.ending.settle(outcome)
 
     async def _finish_script(self, run: _ShellRun, script: _Script) -> int:
         """Returns the shell's code when it, all it left behind, and its output are done."""
         code = await script.child.exited()
-        grace_s = max(self._options.shell_leftover_grace_s, run.stop_grace_s)
+        grace_s = self._options.shell_leftover_grace_s if run.stop_reason is None else run.stop_grace_s
         is_gone = await script.child.group_gone(grace_s)
         run.running = None
         if run.marks is not None:
@@ -222,6 +227,12 @@ class ShellExecutor(Executor):
     def _is_memory_to_blame(self, run: _ShellRun) -> bool:
         kills = count_oom_kills(self._oom_counter)
         return kills is not None and run.oom_kills_before is not None and kills > run.oom_kills_before
+
+
+def _kill(run: _ShellRun, script: _Script) -> None:
+    for one in (script, run.running):
+        if one is not None and not one.child.has_exited:
+            one.child.signal(signal.SIGKILL)
 
 
 def _words(code: int) -> str:

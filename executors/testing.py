@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from executors.base import Attempt, Stream
+from executors.base import Attempt, Executor, Stream
 from executors.errors import StartFailedError
 from executors.specs import Spec
 
@@ -95,3 +96,33 @@ def make_attempt(
         guard=guard or RecordingGuard(),
         timeout_s=60.0,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Specimen:
+    """What the conformance suite must know about an executor to put it to the test.
+
+    Attributes:
+        executor: The executor, checked.
+        success: Ends well by itself, with ``success_code``.
+        failure: Ends badly by itself, with ``failure_code``.
+        talking: Writes ``said`` to ``said_on`` and ends.
+        lasting: Runs until it is stopped.
+        stubborn: Runs on when it is asked to end.
+        refused: Can never run.
+        big: Writes ``big_bytes`` in all to ``said_on``; None where output is never big.
+    """
+
+    executor: Executor
+    success: Spec
+    failure: Spec
+    talking: Spec
+    said: bytes
+    lasting: Spec
+    stubborn: Spec
+    refused: Spec
+    big: Spec | None = None
+    big_bytes: int = 0
+    said_on: Stream = Stream.STDOUT
+    success_code: int = 0
+    failure_code: int = 3

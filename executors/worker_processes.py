@@ -38,12 +38,10 @@ class _Worker:
         Raises:
             SpecRefusedError: the function cannot be resolved.
         """
-        try:
-            self._writer.write(pack(CallFrame(spec.function, spec.args, spec.kwargs)))
-            await self._writer.drain()
-            while isinstance(answer := await self._receive(), OutputFrame):
-                await sink.write(answer.stream, answer.data)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        self._writer.write(pack(CallFrame(spec.function, spec.args, spec.kwargs)))
+        while isinstance(answer := await self._receive(), OutputFrame):
+            await sink.write(answer.stream, answer.data)
+        if answer is None:
             return _outcome_of_death(await self.child.exited())
         if isinstance(answer, OutcomeFrame):
             return answer.outcome
@@ -56,9 +54,13 @@ class _Worker:
         await self.child.exited()
         await self.child.group_gone(0)
 
-    async def _receive(self) -> Answer:
-        size = body_size(await self._reader.readexactly(HEADER_BYTES))
-        return _decoder.decode(await self._reader.readexactly(size))
+    async def _receive(self) -> Answer | None:
+        """Returns the next answer, or None where the process is gone."""
+        try:
+            size = body_size(await self._reader.readexactly(HEADER_BYTES))
+            return _decoder.decode(await self._reader.readexactly(size))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
 
 
 class PoolCall:
@@ -111,16 +113,13 @@ class ProcessWorkers:
         except asyncio.CancelledError:
             call.ending.settle(stopped_outcome(call.stop_reason or Reason.CANCELLED))
             raise
-        except (SpecRefusedError, StartFailedError) as exc:
+        except Exception as exc:  # noqa: BLE001 - carried to whoever waits
             call.ending.fail(exc)
-        except BaseException as exc:
-            call.ending.fail(exc)
-            raise
         else:
             call.ending.settle(outcome if call.stop_reason is None else stopped_outcome(call.stop_reason))
 
     async def _run(self, call: PoolCall) -> Outcome:
-        worker = self._idle.pop() if self._idle else await _spawn()
+        worker = await self._free_worker()
         call.worker = worker
         guard = call.attempt.guard
         is_reusable = False
@@ -135,6 +134,14 @@ class ProcessWorkers:
                 await asyncio.shield(worker.end())
             await guard.forget(worker.child.pid)
         return outcome
+
+    async def _free_worker(self) -> _Worker:
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.child.has_exited:
+                return worker
+            await worker.end()
+        return await _spawn()
 
 
 async def _spawn() -> _Worker:

@@ -1,0 +1,43 @@
+"""Methods and their executors."""
+
+import subprocess
+import sys
+
+import pytest
+
+from executors.errors import UnknownMethodError
+from executors.registry import DEFAULT_METHODS, KNOWN_METHODS, make_executors
+from executors.specs import HTTP_METHODS
+
+
+def test_an_ant_that_is_not_told_offers_all_that_does_real_work() -> None:
+    executors = make_executors(None)
+
+    assert tuple(executors) == DEFAULT_METHODS
+    assert "DUMMY" not in executors
+
+
+def test_each_executor_names_the_methods_it_serves() -> None:
+    for method, executor in make_executors(KNOWN_METHODS).items():
+        assert method in executor.methods
+
+
+def test_the_http_methods_share_one_executor() -> None:
+    executors = make_executors(HTTP_METHODS)
+
+    assert len({id(executor) for executor in executors.values()}) == 1
+
+
+def test_an_unknown_method_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownMethodError, match=r"SHEL;.*SHELL.*PYTHON"):
+        make_executors(["SHEL"])
+
+
+def test_only_the_modules_of_the_chosen_methods_are_imported() -> None:
+    code = (
+        "import sys; from executors.registry import make_executors; make_executors(['DUMMY']); "
+        "print(sorted({'aiohttp', 'uvloop', 'executors.shell', 'executors.python'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert done.stdout == "[]\n"
