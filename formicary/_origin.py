@@ -3,8 +3,6 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from formicary.errors import InvalidInputError
-
 #: The packages that are installed beside ``formicary``.
 COMPANIONS = ("brokers", "executors")
 
@@ -19,11 +17,9 @@ def check_packages() -> None:
     for name in COMPANIONS:
         found = _folder_of(name)
         if found is None:
-            raise InvalidInputError(
-                f"the package {name} is missing beside {home / 'formicary'}; install formicary anew"
-            )
+            raise _refusal(f"the package {name} is missing beside {home / 'formicary'}; install formicary anew")
         if found != home / name:
-            raise InvalidInputError(
+            raise _refusal(
                 f"another package named {name} is found first: {found}, not {home / name}; "
                 f"uninstall it, or take its folder off PYTHONPATH and out of the working directory"
             )
@@ -35,3 +31,9 @@ def _folder_of(name: str) -> Path | None:
         return None
     places = list(spec.submodule_search_locations or [spec.origin or ""])
     return Path(places[0]).resolve()
+
+
+def _refusal(message: str) -> Exception:
+    from formicary.errors import InvalidInputError  # not above: every start would pay for it
+
+    return InvalidInputError(message)

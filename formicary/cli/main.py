@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
+from formicary._origin import check_packages
 from formicary.cli import ants, definitions, jobs, run, serve, show_settings
 
 #: Exit codes, as documented for users.
@@ -54,6 +55,7 @@ def main() -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code; errors are one line each on stderr."""
     try:
+        check_packages()
         result = app(args=list(arguments) or ["--help"], prog_name="formicary", standalone_mode=False)
         return result if isinstance(result, int) else DONE
     except KeyboardInterrupt:

@@ -71,7 +71,7 @@ def repository(tmp_path: Path) -> Path:
         "    def test_it(self):\n        code = 'import app; print(app.double(21))'\n"
         "        self.assertEqual(subprocess.check_output([sys.executable, '-c', code]), b'42\\n')\n",
         "pyproject.toml": '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n\n'
-        '[project]\nname = "app"\nversion = "1.2.3"\n',
+        '[project]\nname = "app"\nversion = "1.2.3"\nrequires-python = ">=3.11"\n',
     }
     for name, text in files.items():
         path = folder / name
