@@ -186,6 +186,7 @@ class _Foundation:
         watch, log_signals, registry = JobWatch(), Signals(), AntRegistry()
         writer = LogWriter(bus, stores.logs, log_signals, self._clock, self._incarnation)
         await self._start(writer)
+        self._stack.push_async_callback(self._store_logs, bus)
         bell = _Bell(watch, bus)
         journal = Journal(database, self._incarnation)
         supervisor = Supervisor(
@@ -274,6 +275,12 @@ class _Foundation:
                 await supervisor.loop.flushed()
         except TimeoutError:
             log.warning("flush_gave_up", after_s=FLUSH_S)
+
+    async def _store_logs(self, bus: Bus) -> None:
+        """Waits until everything that ants said is stored."""
+        deadline = self._clock.boottime() + FLUSH_S
+        while await bus.depth(topics.LOGS, topics.LOG_WRITERS) and self._clock.boottime() < deadline:
+            await self._clock.sleep(0.01)
 
     async def _open_broker(self) -> None:
         self._broker = make_broker(self._settings.broker_url)

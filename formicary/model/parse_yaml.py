@@ -20,7 +20,7 @@ from formicary.model.parse_problems import Path
 Scalar = Any  # str, int, float, bool or None
 
 #: The largest document that is read at all.
-MAX_DOCUMENT_BYTES = 1024 * 1024
+MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
 #: How deep mappings and lists may be nested.
 MAX_DEPTH = 64
 #: How much aliases may add to a document: characters, and 8 for each node.

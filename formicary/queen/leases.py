@@ -51,6 +51,8 @@ class LeaseKeeper:
         self._listener = listener
         self._epochs: dict[str, int] = {}
         self._valid_until: dict[str, float] = {}
+        #: Taken, and the listener not told yet: telling it can fail, and is then repeated.
+        self._untold: list[LeaseRow] = []
 
     def is_valid(self, name: str) -> bool:
         """Says whether the lease is held and its life not over."""
@@ -73,29 +75,37 @@ class LeaseKeeper:
         """Renews what is held, gives up what was taken by others, takes what is free."""
         await self._renew()
         wanted = [name for name in self._names if name not in self._epochs]
-        if not wanted:
-            return
+        if wanted:
+            await self._take(wanted)
+        while self._untold:
+            await self._listener.taken(self._untold[0])
+            self._untold.pop(0)
+
+    async def _take(self, names: list[str]) -> None:
         since = self._clock.boottime()
-        for row in await self._store.take(wanted, self._owner, self._incarnation, self._lease_s):
+        rows = await self._store.take(names, self._owner, self._incarnation, self._lease_s)
+        for row in rows:
             self._epochs[row.name] = row.epoch
             self._valid_until[row.name] = since + self._lease_s
-            await self._listener.taken(row)
-        log.info("leases_taken", leases=sorted(set(wanted) & self._epochs.keys()))
+        self._untold += rows
+        if rows:
+            log.info("leases_taken", leases=[row.name for row in rows])
 
     async def raise_epoch(self, name: str) -> LeaseRow | None:
-        """Takes a lease anew under the next epoch, for a reload; None where it is no longer this queen's."""
-        self.forget(name)
-        since = self._clock.boottime()
-        rows = await self._store.take([name], self._owner, self._incarnation, self._lease_s, only_lapsed=False)
-        for row in rows:
-            self._epochs[name] = row.epoch
-            self._valid_until[name] = since + self._lease_s
-        return rows[0] if rows else None
+        """Opens the next epoch of a lease, for a reload; None where it is no longer this queen's."""
+        epoch = self._epochs.get(name)
+        rows = [] if epoch is None else await self._store.raise_epoch({name: epoch}, self._incarnation)
+        if not rows:
+            self.forget(name)
+            return None
+        self._epochs[name] = rows[0].epoch
+        return rows[0]
 
     def forget(self, name: str) -> None:
         """Stops renewing a lease; the next round may take it anew."""
         self._epochs.pop(name, None)
         self._valid_until.pop(name, None)
+        self._untold = [row for row in self._untold if row.name != name]
 
     async def release(self) -> None:
         """Gives everything back at once, so that others need not wait for it to lapse."""

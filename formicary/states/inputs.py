@@ -26,9 +26,14 @@ class TaskInput(Input, frozen=True, kw_only=True):
 
 
 class JobBegan(Input, frozen=True, kw_only=True):
-    """The owner starts a READY job. ``skip`` is the value of ``skip_if``."""
+    """The owner starts a READY job. ``skip`` is the value of ``skip_if``.
+
+    With an ``error_code`` the job can never run (its ``skip_if`` cannot be rendered): it fails at once.
+    """
 
     skip: bool = False
+    error_code: str | None = None
+    error_message: str | None = None
 
 
 class AttemptDispatched(Input, frozen=True, kw_only=True):

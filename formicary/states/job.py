@@ -38,14 +38,17 @@ class Step(IntEnum):
     DROP = 7  # cancelled before it began
     TIME_OUT = 8
     RESTART = 9
+    REFUSE = 10  # it can never run
 
 
 Rule = Callable[[JobCell, Input], Step]
 
 
 def begin(job: JobCell, event: Input) -> Step:
-    """The owner starts it; with a true ``skip_if`` it is over at once."""
+    """The owner starts it; with a true ``skip_if`` it is over at once, and so it is where it can never run."""
     assert isinstance(event, JobBegan)
+    if event.error_code is not None:
+        return Step.REFUSE
     return Step.SKIP if event.skip else Step.BEGIN
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import cast
 
-from formicary.model.states import TERMINAL_TASK_STATES, ErrorCode, JobState, TaskState
+from formicary.model.states import ErrorCode, JobState, TaskState
 from formicary.states import job as job_table
 from formicary.states import task as task_table
 from formicary.states import texts
@@ -38,6 +38,7 @@ from formicary.states.inputs import (
     CancelRequested,
     DelayElapsed,
     Input,
+    JobBegan,
     RestartMode,
     RestartRequested,
     TaskExcepted,
@@ -114,20 +115,8 @@ class JobRun(Attempts):
         if self.job.counting_since is not None and self._open_count and not self.job.cancelling:
             self._watch_timeout()
         self._stop_attempts()
-        self._recover_cleaning()
         self._advance()
         return out
-
-    def _recover_cleaning(self) -> None:
-        """A paused job's ``always_run`` task waits for the resume, a delayed one for its time."""
-        if self._open_count:
-            return
-        for no in self.plan.always_run:
-            cell = self.tasks[no]
-            if cell.state not in TERMINAL_TASK_STATES:
-                if cell.state is TaskState.PENDING and self.job.state is JobState.PAUSED:
-                    self._offer_again(cell)
-                return
 
     def _step_task(self, kind: type[Input], event: Input, is_of_attempt: bool) -> None:
         no: int = event.task_no  # type: ignore[attr-defined]  # every input of the table has it
@@ -170,6 +159,12 @@ class JobRun(Attempts):
         self._enter()
         self._close_open(everything=True)
         self._end_job(Verdict(JobState.COMPLETED))
+
+    def _refuse_all(self, event: Input) -> None:
+        began = cast("JobBegan", event)
+        self._enter()
+        self._close_open(everything=True)
+        self._end_job(Verdict(JobState.FAILED, began.error_code, began.error_message))
 
     def _enter(self) -> None:
         self.job.state = JobState.EXECUTING
@@ -271,4 +266,5 @@ _STEPS: dict[Step, Callable[[JobRun, Input], None]] = {
     Step.DROP: JobRun._drop,
     Step.TIME_OUT: JobRun._time_out,
     Step.RESTART: JobRun._restart,
+    Step.REFUSE: JobRun._refuse_all,
 }

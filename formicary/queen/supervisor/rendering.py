@@ -6,10 +6,12 @@ from typing import Any
 
 import msgspec
 
+from formicary.errors import FormicaryError
 from formicary.events.orders import Fetch
 from formicary.queen.supervisor.live import LiveJob
 from formicary.queen.supervisor.program import TaskProgram, encode_order
 from formicary.states.cells import TaskCell
+from formicary.states.inputs import JobBegan
 from formicary.template import task as task_templates
 from formicary.template.context import JobScope, TaskContext
 
@@ -27,14 +29,15 @@ def is_excepted(live: LiveJob, task_no: int, now: datetime) -> bool:
     return live.program.tasks[task_no].compiled.is_excepted(_context(live, task_no, now))
 
 
-def is_skipped(live: LiveJob, now: datetime) -> bool:
-    """Says whether the job's ``skip_if`` is true.
-
-    Raises:
-        TemplateError: it cannot be rendered.
-    """
+def beginning(live: LiveJob, now: datetime) -> JobBegan:
+    """Returns the input that starts the job, with what its ``skip_if`` says."""
     definition = live.program.definition
-    return definition.skip_if is not None and task_templates.is_skipped(definition, _context(live, None, now))
+    if definition.skip_if is None:
+        return JobBegan(at=now)
+    try:
+        return JobBegan(skip=task_templates.is_skipped(definition, _context(live, None, now)), at=now)
+    except FormicaryError as error:
+        return JobBegan(error_code=error.code, error_message=str(error), at=now)
 
 
 def render_order(live: LiveJob, task_no: int, now: datetime) -> msgspec.Raw:

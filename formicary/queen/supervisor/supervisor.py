@@ -29,7 +29,7 @@ from formicary.queen.supervisor.live import LiveShard, is_dispatched
 from formicary.queen.supervisor.loading import Prepared, bring_to_life, prepare
 from formicary.queen.supervisor.loop import HotLoop, JobEndings
 from formicary.queen.supervisor.program import Programs
-from formicary.queen.supervisor.rendering import is_skipped
+from formicary.queen.supervisor.rendering import beginning
 from formicary.queen.supervisor.sweep import Sweep, waiting_reasons
 from formicary.service import Service
 from formicary.states.inputs import AttemptLost, JobBegan
@@ -163,7 +163,7 @@ class Supervisor(Service):
             if leader_epoch is not None:
                 live.run.job.state = JobState.READY
                 engine.batch.claim(live, leader_epoch)
-            engine.step(live, JobBegan(skip=is_skipped(live, now), at=now))
+            engine.step(live, beginning(live, now))
 
     async def taken(self, row: LeaseRow) -> None:
         """Loads a shard that was won and starts reading its logs."""
@@ -197,7 +197,7 @@ class Supervisor(Service):
                     if (ant := self._registry.get(cell.incarnation)) is not None:
                         ant.in_flight += 1
             if item.job.state == JobState.READY:
-                engine.step(live, JobBegan(skip=is_skipped(live, now), at=now))
+                engine.step(live, beginning(live, now))
             else:
                 engine.carry_out(live, live.run.recover(now))
                 engine.batch.touch(live)

@@ -236,6 +236,15 @@ async def test_skip_if_ends_the_job_at_once(colony: Any, states: States) -> None
     assert (job.state, states(job)) == (JobState.COMPLETED, {"t": "SKIPPED"})
 
 
+async def test_a_skip_if_that_cannot_be_rendered_fails_the_job(colony: Any, states: States) -> None:
+    source = (
+        "job_type: unclear\nskip_if: '{{ nowhere }}'\ntasks:\n  - {task_type: t, method: SHELL, script: ['true']}\n"
+    )
+    job = await colony.run(source)
+    assert (job.state, job.error_code, states(job)) == (JobState.FAILED, "ERR_TEMPLATE", {"t": "SKIPPED"})
+    assert "nowhere" in job.error_message
+
+
 async def test_a_template_that_cannot_be_rendered_fails_its_task(colony: Any) -> None:
     job = await colony.run(
         "job_type: undefined-name\ntasks:\n  - {task_type: t, method: SHELL, script: ['echo {{ nowhere }}']}\n"
@@ -246,7 +255,9 @@ async def test_a_template_that_cannot_be_rendered_fails_its_task(colony: Any) ->
 
 
 async def test_many_jobs_at_once_all_end(colony: Any) -> None:
-    source = "job_type: small\ntasks:\n  - {task_type: t, method: PYTHON, function: 'queen_functions:double', args: [1]}\n"
+    source = (
+        "job_type: small\ntasks:\n  - {task_type: t, method: PYTHON, function: 'queen_functions:double', args: [1]}\n"
+    )
     ids = await asyncio.gather(*[colony.submit(source) for _ in range(200)])
     jobs = [await colony.end(job_id) for job_id in ids]
     assert {job.state for job in jobs} == {JobState.COMPLETED}
