@@ -142,9 +142,7 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    async def read(
-        self, topic: str, after: Position | Edge, max_count: int, timeout_s: float
-    ) -> list[Entry]:
+    async def read(self, topic: str, after: Position | Edge, max_count: int, timeout_s: float) -> list[Entry]:
         """Returns up to ``max_count`` entries behind ``after``, in order; waits up to ``timeout_s`` for the first.
 
         A topic that does not exist reads as empty. ``END`` means "published after this call began".

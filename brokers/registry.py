@@ -11,6 +11,8 @@ from brokers.errors import UnknownBrokerError
 #: Scheme -> (module with ``from_url``, extra that installs its driver, top-level package of the driver).
 _BACKENDS: Final[dict[str, tuple[str, str, str]]] = {
     "memory": ("brokers.memory", "", ""),
+    "redis": ("brokers.redis", "redis", "redis"),
+    "rediss": ("brokers.redis", "redis", "redis"),
 }
 
 

@@ -3,14 +3,23 @@
 import asyncio
 import itertools
 import os
+import shlex
+import subprocess
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from brokers.base import START, Broker, Delivery, Edge, Entry, Message, Position, Subscription
 from brokers.memory import MemoryBroker
 from brokers.memory_server import MemoryServer
+from brokers.registry import make_broker
+
+#: Backends with a server, and the options of their URLs: short times, since here nothing is far away.
+OPTIONS = {"redis": "claim_after_s=3"}
+SCRIPT = Path(__file__).parents[3] / "scripts" / "servers"
 
 #: Longest wait for something that must come, in seconds; only a failing test waits it out.
 PATIENCE_S = 20.0
@@ -30,6 +39,45 @@ class MemoryBackend(Backend):
 
     def connect(self) -> Broker:
         return MemoryBroker(self._server)
+
+
+class ServerBackend(Backend):
+    """A real server, run by ``scripts/servers`` in a folder of its own; started once, and again after each restart."""
+
+    def __init__(self, name: str, folder: Path, options: str) -> None:
+        self.name = name
+        self._folder = folder
+        self._options = options
+        self.urls: dict[str, str] = {}
+
+    def connect(self) -> Broker:
+        return make_broker(self.url)
+
+    @property
+    def url(self) -> str:
+        url = self.urls[f"FORMICARY_TEST_{self.name.upper()}_URL"]
+        return url + ("&" if "?" in url else "?") + self._options
+
+    @property
+    def url_with_wrong_password(self) -> str:
+        """Returns the URL of a listener that asks for a password, with another one."""
+        url = self.urls.get(f"FORMICARY_TEST_{self.name.upper()}_SASL_URL", self.url)
+        login, _, place = url.rpartition("@")
+        return f"{login.rpartition(':')[0]}:wrong-secret@{place}"
+
+    def start(self) -> None:
+        for line in self._run("start").splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            self.urls[name] = shlex.split(value)[0]
+
+    def stop(self, *arguments: str) -> None:
+        self._run("stop", *arguments)
+
+    def _run(self, action: str, *arguments: str) -> str:
+        command = [sys.executable, str(SCRIPT), action, self.name, "--dir", str(self._folder), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
 
 class Rig:
@@ -84,9 +132,37 @@ class Rig:
         return [item.message.body.decode() for item in items]
 
 
-@pytest.fixture(params=["memory"])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return MemoryBackend()
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ServerBackend]]:
+    folder = tmp_path_factory.mktemp("servers")
+    started: dict[str, ServerBackend] = {}
+
+    def get(name: str) -> ServerBackend:
+        if name not in started:
+            started[name] = ServerBackend(name, folder, OPTIONS[name])
+            started[name].start()
+        return started[name]
+
+    yield get
+    for server in started.values():
+        server.stop("--purge")
+
+
+@pytest.fixture(params=["memory", *OPTIONS])
+def backend(request: pytest.FixtureRequest, servers: Callable[[str], ServerBackend]) -> Backend:
+    return MemoryBackend() if request.param == "memory" else servers(request.param)
+
+
+@pytest.fixture(params=OPTIONS)
+def server(request: pytest.FixtureRequest, servers: Callable[[str], ServerBackend]) -> ServerBackend:
+    return servers(request.param)
+
+
+@pytest.fixture
+async def server_rig(server: ServerBackend) -> AsyncIterator[Rig]:
+    rig = Rig(server)
+    yield rig
+    await rig.close()
 
 
 @pytest.fixture
