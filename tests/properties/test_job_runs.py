@@ -100,7 +100,7 @@ class Walker:
             if self.run.job.state in TERMINAL_JOB_STATES:
                 return
             self.random_step(is_kind=is_kind)
-            if self.rng.random() < 0.15:
+            if self.rng.random() < 0.4:
                 self.replace_twin()
 
     def finish(self) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from formicary.model.definition import RetryPolicy
 from formicary.model.states import TaskState
+from formicary.states.commands import StopAttempt
 from formicary.testing.drill import begun, task
 
 
@@ -141,6 +142,19 @@ def test_restart_job_runs_all_tasks_anew_behind_the_always_run_tasks() -> None:
     drill.play()
     assert drill.order == ["a", "c", "b", "z", "a", "c", "b", "z"]
     assert (drill.job.state, drill.job.attempt, drill.job.retries_used) == ("COMPLETED", 2, 1)
+
+
+def test_restart_job_offers_nothing_before_its_end() -> None:
+    drill = begun(
+        task("a", codes={"4": "RESTART_JOB"}, on_completed=["j"]),
+        task("b", on_completed=["j"]),
+        task("c"),
+        task("j"),
+        retry=1,
+    )
+    drill.end("b")
+    drill.dispatch("c")
+    assert drill.end("a", 4) == [StopAttempt(2, 1)]
 
 
 def test_restart_job_without_budget_fails_the_task() -> None:

@@ -76,6 +76,24 @@ def test_after_an_unhandled_failure_nothing_new_starts_and_running_tasks_finish(
     assert drill.job.state == "FAILED"
 
 
+def test_a_failure_in_a_stopping_job_is_not_retried() -> None:
+    drill = begun(task("a"), task("b", retry=3))
+    drill.dispatch("b")
+    drill.end("a", 1)
+    drill.finish("b", 1)
+    assert (drill.cell("b").state, drill.cell("b").retries_used) == ("FAILED", 0)
+    assert not drill.run.archived
+
+
+def test_of_several_handled_failures_the_first_in_time_is_named() -> None:
+    drill = begun(task("a", on_failed=["h"]), task("b", on_failed=["h"]), task("h"))
+    drill.end("b", 2)
+    drill.wait(1)
+    drill.end("a", 1)
+    drill.play()
+    assert (drill.job.error_message or "").startswith('task "b" failed')
+
+
 def test_a_join_of_a_failed_and_a_completed_task_does_not_run() -> None:
     drill = begun(task("a", on_completed=["j"]), task("b", on_completed=["j"]), task("j"))
     drill.end("b")

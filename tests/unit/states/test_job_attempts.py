@@ -60,6 +60,15 @@ def test_the_timeout_counts_each_attempt_by_itself() -> None:
     assert (drill.watch.job_attempt, drill.watch.delay_s) == (2, 100)
 
 
+def test_the_pauses_of_the_last_attempt_do_not_count_in_the_next() -> None:
+    drill = begun(task("a"), retry=1, timeout_s=100)
+    drill.wait(30)
+    drill.pause()
+    drill.resume()
+    drill.end("a", 1)
+    assert (drill.job.attempt, drill.job.elapsed_s, drill.job.counting_since) == (2, 0, drill.now)
+
+
 def test_a_timeout_is_retried_too_and_stopped_tasks_run_anew() -> None:
     drill = begun(task("a"), task("b"), retry=1)
     drill.end("a")
@@ -89,6 +98,13 @@ def test_a_soft_restart_reuses_what_completed() -> None:
     drill.play()
     assert drill.order[len(before) :] == ["b", "z"]
     assert (drill.job.state, drill.job.attempt, drill.job.error_code) == ("COMPLETED", 2, None)
+
+
+def test_cells_tell_in_which_job_attempt_they_reached_their_state() -> None:
+    drill = begun(task("a", on_failed=["h"]), task("b"), task("h"), retry=1)
+    drill.play({"a": [1, 0]})
+    assert drill.states == {"a": "COMPLETED", "b": "COMPLETED", "h": "SKIPPED"}
+    assert [cell.job_attempt for cell in drill.run.tasks] == [2, 1, 2]
 
 
 def test_a_restart_asks_for_a_new_claim_and_leaves_a_clean_pending_job() -> None:

@@ -27,6 +27,9 @@ class TestPause:
         assert (drill.job.elapsed_s, drill.job.counting_since) == (30, None)
         drill.wait(1000)
         assert WatchTimeout(1, 70) in drill.resume()
+        drill.wait(20)
+        drill.pause()
+        assert drill.job.elapsed_s == 50
 
     def test_a_late_timeout_does_not_count(self) -> None:
         drill = begun(task("a"))
@@ -121,6 +124,20 @@ class TestCancel:
         assert drill.states == {"a": "CANCELLED", "b": "SKIPPED", "z": "COMPLETED"}
         assert drill.job.state == "CANCELLED"
 
+    def test_while_an_always_run_task_has_paused_the_job_runs_it_again(self) -> None:
+        drill = begun(task("z", always_run=True, codes={"8": "PAUSE_JOB"}))
+        drill.end("z", 8)
+        assert drill.job.state == "PAUSED"
+        drill.cancel()
+        drill.play()
+        assert (drill.job.state, drill.states, drill.order) == ("CANCELLED", {"z": "COMPLETED"}, ["z", "z"])
+
+    def test_leaves_no_way_to_pause_for_a_task(self) -> None:
+        drill = begun(task("z", always_run=True, codes={"8": "PAUSE_JOB"}))
+        drill.cancel()
+        drill.end("z", 8)
+        assert (drill.job.state, drill.states) == ("CANCELLED", {"z": "CANCELLED"})
+
     def test_a_task_that_waits_for_a_retry_keeps_its_failure(self) -> None:
         drill = begun(task("a", retry=RetryPolicy(limit=1, delay_s=60)))
         drill.end("a", 2)
@@ -137,6 +154,7 @@ class TestCancel:
         drill.cancel()
         drill.finish("b", 1)
         assert (drill.job.state, drill.job.attempt) == ("CANCELLED", 1)
+        assert drill.job.error_message == "cancelled by ann"
 
     def test_during_always_run_lets_it_finish(self) -> None:
         drill = begun(task("a"), task("z", always_run=True))
