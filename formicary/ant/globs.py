@@ -77,19 +77,22 @@ def select_files(folder: Path, paths: Sequence[str], exclude: Sequence[str]) -> 
     unmatched = dict.fromkeys(paths)
     files: dict[str, Path] = {}
     inside = folder.resolve()
-    for name in _walk(folder, ""):
+    for name, is_link in _walk(folder):
         hits = [pattern for pattern, regex in wanted if regex.fullmatch(name)]
         if not hits or any(regex.fullmatch(name) for regex in unwanted):
             continue
         for pattern in hits:
             unmatched.pop(pattern, None)
-        files.update(_resolved(folder, inside, name))
+        files.update(_followed(inside, name) if is_link else [(check_name(name), inside / name)])
     return dict(sorted(files.items())), list(unmatched)
 
 
-def _walk(top: Path, prefix: str) -> Iterator[str]:
-    """Yields the relative paths of files and symlinks; does not follow links, skips sockets, pipes and devices."""
-    folders = [prefix]
+def _walk(top: Path) -> Iterator[tuple[str, bool]]:
+    """Yields the relative paths of files and symlinks, and whether it is one; skips sockets, pipes and devices.
+
+    No link is followed, so whatever it yields lies inside.
+    """
+    folders = [""]
     while folders:
         folder = folders.pop()
         with os.scandir(top / folder) as entries:
@@ -98,19 +101,19 @@ def _walk(top: Path, prefix: str) -> Iterator[str]:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
-                    yield name
+                    yield name, entry.is_symlink()
 
 
-def _resolved(folder: Path, inside: Path, name: str) -> Iterator[tuple[str, Path]]:
-    """Yields the file of a name, or those of the folder that a symlink of this name leads to."""
-    real = (folder / name).resolve()
+def _followed(inside: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """Yields the file that a symlink leads to, or the files of the folder."""
+    real = (inside / name).resolve()
     if not real.is_relative_to(inside):
         raise TransferError(repr(name), f"is a symlink out of the working directory, to {real}; copy the file instead")
     if real.is_file():
         yield check_name(name), real
     elif real.is_dir():
-        for below in _walk(real, ""):
-            if not (real / below).is_symlink():
+        for below, is_link in _walk(real):
+            if not is_link:
                 yield check_name(f"{name}/{below}"), real / below
-    elif (folder / name).is_symlink():
+    else:
         raise TransferError(repr(name), "is a symlink that leads nowhere")

@@ -10,11 +10,12 @@ from brokers.base import START, Edge, Position
 from executors.specs import DummySpec, PythonSpec, ShellSpec
 from formicary.bus import Bus, Outgoing
 from formicary.events import topics
+from formicary.events.ants import AntHeartbeat, HeartbeatsSeen
 from formicary.events.base import Event
 from formicary.events.logs import LogChunk
 from formicary.events.orders import Order
 from formicary.events.tasks import TaskCancelRequested, TaskDispatched, TaskFinished, TaskRecalled
-from formicary.ids import AntId, Incarnation, ant_of, new_job_id, shard_of
+from formicary.ids import AntId, Incarnation, QueenId, ant_of, new_job_id, shard_of
 
 T = TypeVar("T", bound=Event)
 
@@ -93,6 +94,23 @@ class ScriptedOwner:
                 if isinstance(event, LogChunk):
                     self._lines += [(event.job_id, event.task_no, line.stream, line.text) for line in event.lines]
         return self._lines
+
+    async def answer(self) -> None:
+        """Answers heartbeats until cancelled, so that the ant holds the lease of ``SHARD``."""
+        subscription = await self._bus.subscribe([topics.ANTS], None, "owner")
+        try:
+            while True:
+                for item in await subscription.receive(100, 5.0):
+                    for event in item.events:
+                        if isinstance(event, AntHeartbeat):
+                            await self.say(sequences={event.incarnation: event.sequence})
+        finally:
+            await subscription.close()
+
+    async def say(self, **fields: Any) -> None:
+        """Sends ``HeartbeatsSeen`` with these fields."""
+        base = {"queen_id": QueenId("queen"), "epochs": {SHARD: self.epoch}, "sequences": {}}
+        await self._bus.publish([Outgoing(topics.ANSWERS, "queen", HeartbeatsSeen(**{**base, **fields}))])
 
     def cancel(self, task_no: int = 0, attempt: int = 1, grace_s: float = 10.0) -> TaskCancelRequested:
         """Returns a request to stop an attempt."""

@@ -1,4 +1,7 @@
-"""A process with one ant on the memory broker; runs the script given and prints what it says, until it is killed."""
+"""A process with one ant on the memory broker, which runs the script given, until it is killed.
+
+Arguments: home folder, script, and optionally the length of leases that can lapse.
+"""
 
 import asyncio
 import sys
@@ -18,23 +21,31 @@ from formicary.log import configure
 from formicary.testing.owner import ScriptedOwner, shell
 
 
-async def main(home: Path, script: str) -> None:
+async def main(home: Path, script: str, lease_s: float) -> None:
     broker = MemoryBroker(MemoryServer())
     await broker.open()
     bus = Bus(broker, "lone", SystemClock())
     store = LocalStore(home / "artifacts")
     await store.open()
-    config = AntConfig(id=AntId("ant-1"), home=home)
+    config = AntConfig(
+        id=AntId("ant-1"),
+        home=home,
+        lease_s=lease_s or 60.0,
+        survives_process=lease_s > 0,
+        broker_url="memory://",
+    )
     ant = Ant(bus, make_executors(("SHELL",)), store, config, SystemClock())
+    owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
+    answers = asyncio.create_task(owner.answer())
     try:
         await ant.start()
         say("ready")
-        owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
         await owner.send(owner.dispatch(shell(script)))
         await ant.wait()
     except FormicaryError as exc:
         say(f"{type(exc).__name__}: {exc}")
     finally:
+        answers.cancel()
         await ant.stop()
 
 
@@ -44,4 +55,4 @@ def say(text: str) -> None:
 
 
 configure("warning", "json")
-asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])))

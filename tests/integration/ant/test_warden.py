@@ -14,7 +14,7 @@ from formicary.ant.warden import stat_fields
 
 _LONE_ANT = Path(__file__).with_name("lone_ant.py")
 Process = asyncio.subprocess.Process
-Start = Callable[[str], Awaitable[Process]]
+Start = Callable[..., Awaitable[Process]]
 
 #: A child, a child in a session of its own, and a grandchild whose parents are gone; each says its pid.
 _FORKS = """
@@ -30,10 +30,9 @@ wait
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     processes: list[Process] = []
 
-    async def start(script: str) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, str(_LONE_ANT), str(tmp_path / "home"), script, stdout=asyncio.subprocess.PIPE
-        )
+    async def start(script: str, lease_s: float = 0.0) -> Process:
+        arguments = (str(_LONE_ANT), str(tmp_path / "home"), script, str(lease_s))
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
         processes.append(process)
         return process
 
@@ -110,6 +109,27 @@ async def test_signals_of_the_terminal_do_not_end_the_warden(start: Start) -> No
     await asyncio.sleep(0)
     assert os.getsid(warden) == warden
     assert _lives(warden)
+
+
+async def test_a_stopped_ant_is_killed_with_its_work_when_its_lease_ends(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    ant = await start(f"echo $$ >> {file}; sleep 300", lease_s=1.0)
+    (pid,) = await _pids(file, 1)
+    ant.send_signal(signal.SIGSTOP)
+    async with asyncio.timeout(5):
+        await _until(lambda: not _lives(pid))
+        assert await ant.wait() == -signal.SIGKILL
+
+
+async def test_a_stopped_ant_without_leases_keeps_its_work(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    ant = await start(f"echo $$ >> {file}; sleep 0.2; touch {tmp_path}/done; sleep 300")
+    (pid,) = await _pids(file, 1)
+    ant.send_signal(signal.SIGSTOP)
+    async with asyncio.timeout(5):
+        await _until((tmp_path / "done").exists)
+    assert _lives(pid)
+    ant.send_signal(signal.SIGCONT)
 
 
 async def test_an_idle_warden_is_small(start: Start) -> None:

@@ -1,0 +1,154 @@
+"""Registration, answered heartbeats, and what becomes of an ant that is not answered any more."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from formicary.ant.ant import Ant
+from formicary.ant.errors import AntIdHeldError
+from formicary.bus import Bus, BusSubscription
+from formicary.events import topics
+from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, Held
+from formicary.events.base import Event
+from formicary.events.tasks import TaskDeclined, TaskFinished, TaskStarted
+from formicary.testing.owner import SHARD, ScriptedOwner, dummy, python, shell
+
+AntMaker = Callable[..., Awaitable[Ant]]
+#: Leases that can lapse, quickly; the warden's last words go to a broker of its own process.
+_LEASED: dict[str, Any] = {"survives_process": True, "broker_url": "memory://", "lease_s": 0.6, "slots": 2}
+
+
+class Listener:
+    """Hears what the ant tells all queens."""
+
+    def __init__(self, subscription: BusSubscription) -> None:
+        self._subscription = subscription
+        self.heard: list[Event] = []
+
+    async def hear(self, kind: type[Event], count: int = 1) -> list[Any]:
+        while sum(isinstance(event, kind) for event in self.heard) < count:
+            for item in await self._subscription.receive(100, 5.0):
+                self.heard.extend(item.events)
+        return [event for event in self.heard if isinstance(event, kind)]
+
+
+@pytest.fixture
+async def listener(bus: Bus) -> AsyncIterator[Listener]:
+    subscription = await bus.subscribe([topics.ANTS], None, "listener")
+    yield Listener(subscription)
+    await subscription.close()
+
+
+@pytest.fixture
+async def leased(make_ant: AntMaker) -> Ant:
+    return await make_ant(**_LEASED)
+
+
+@pytest.fixture
+async def answered(bus: Bus, leased: Ant, listener: Listener) -> AsyncIterator["Answered"]:
+    answered = Answered(ScriptedOwner(bus, lambda: leased.registration.incarnation), listener)
+    yield answered
+    answered.task.cancel()
+
+
+class Answered:
+    """An owner that answers heartbeats until told to fall silent."""
+
+    def __init__(self, owner: ScriptedOwner, listener: Listener) -> None:
+        self.owner = owner
+        self.task = asyncio.create_task(owner.answer())
+        self._listener = listener
+
+    async def run_until_accepted(self, script: str) -> int:
+        """Dispatches after each heartbeat until one was answered; returns the number of the task that runs."""
+        for number in range(1, 20):
+            await self._listener.hear(AntHeartbeat, number)
+            await self.owner.send(self.owner.dispatch(shell(script), number))
+            while not (said := [event for event in await self.owner.read() if getattr(event, "task_no", -1) == number]):
+                pass
+            if isinstance(said[0], TaskStarted):
+                return number
+        raise AssertionError("never accepted")
+
+
+async def test_an_ant_says_what_it_offers(listener: Listener, make_ant: AntMaker) -> None:
+    ant = await make_ant(slots=3, tags=("gpu",), groups=("team",), methods=("SHELL", "PYTHON"))
+    (said,) = await listener.hear(AntRegistered)
+    assert (said.ant_id, said.incarnation) == ("ant-1", ant.registration.incarnation)
+    assert (said.methods, said.in_process_methods, said.tags, said.groups) == (
+        ("SHELL", "PYTHON"),
+        ("PYTHON",),
+        ("gpu",),
+        ("team",),
+    )
+    assert (said.slots, said.prefetch, said.inbox_topic) == (3, 256, "formicary.ant.ant-1")
+
+
+async def test_an_ant_registers_again_when_a_queen_asks(listener: Listener, ant: Ant, owner: ScriptedOwner) -> None:
+    await owner.say(wants_registrations=True)
+    first, second = await listener.hear(AntRegistered, 2)
+    assert first.incarnation == second.incarnation
+
+
+async def test_a_heartbeat_names_what_is_held_and_echoes_the_newest_epoch(
+    listener: Listener, ant: Ant, owner: ScriptedOwner
+) -> None:
+    await owner.send(owner.dispatch(shell("sleep 60"), 5))
+    await owner.report(TaskStarted, 5)
+    await owner.say(epochs={SHARD: 9, 1: 2})
+    beat = (await listener.hear(AntHeartbeat, 2))[-1]
+    assert beat.held == (Held(SHARD, owner.job_id, 5, 1),)
+    assert (beat.epochs, beat.slots_free) == ({SHARD: 9, 1: 2}, 3)
+
+
+async def test_an_id_that_another_holds_ends_the_ant_with_the_holder_named(ant: Ant, owner: ScriptedOwner) -> None:
+    await owner.say(refused={ant.registration.incarnation: "host-b:4711"})
+    with pytest.raises(AntIdHeldError, match="host-b:4711"):
+        await ant.wait()
+
+
+async def test_without_an_answered_heartbeat_nothing_is_accepted(leased: Ant, bus: Bus) -> None:
+    owner = ScriptedOwner(bus, lambda: leased.registration.incarnation)
+    await owner.send(owner.dispatch(dummy()))
+    assert (await owner.report(TaskDeclined)).reason == "no_lease"
+
+
+async def test_with_answers_the_work_outlives_many_leases(answered: Answered) -> None:
+    number = await answered.run_until_accepted("sleep 2")
+    assert (await answered.owner.finished(number)).is_success
+
+
+async def test_work_of_a_lapsed_lease_is_killed_given_away_and_not_reported(
+    answered: Answered, leased: Ant, listener: Listener, tmp_path: Path
+) -> None:
+    number = await answered.run_until_accepted(f"echo $$ > {tmp_path}/pid; trap '' TERM; sleep 60; sleep 60")
+    old = leased.registration.incarnation
+    answered.task.cancel()
+    (left,) = await listener.hear(AntLeft)
+    assert (left.incarnation, left.attempts) == (old, (Held(SHARD, answered.owner.job_id, number, 1),))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    registered = await listener.hear(AntRegistered)
+    assert registered[-1].incarnation == leased.registration.incarnation != old
+    assert not [event for event in await answered.owner.read(0.01) if isinstance(event, TaskFinished)]
+
+
+async def test_an_ant_that_was_counted_lost_begins_a_new_incarnation(
+    ant: Ant, owner: ScriptedOwner, listener: Listener
+) -> None:
+    await owner.send(owner.dispatch(shell("sleep 60"), 0), owner.dispatch(python("math:sqrt", 4), 1))
+    await owner.finished(1)
+    await owner.report(TaskStarted, 0)
+    old = ant.registration.incarnation
+    stale = owner.dispatch(dummy(), 2)
+    await owner.say(lost=(old,))
+    (left,) = await listener.hear(AntLeft)
+    assert [held.task_no for held in left.attempts] == [0]
+    await owner.send(stale)
+    assert (await owner.report(TaskDeclined, 2)).reason == "wrong_incarnation"
+    assert (await owner.run(dummy(), task_no=3)).is_success
+    assert not [event for event in owner.reports if isinstance(event, TaskFinished) and event.task_no == 0]
