@@ -2,10 +2,11 @@
 
 import asyncio
 import itertools
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -21,6 +22,7 @@ from formicary.store.migrations import migrate
 from formicary.store.rows import NewJob
 
 if TYPE_CHECKING:
+    from asyncpg.connection import LoggedQuery
     from asyncpg.pool import PoolConnectionProxy
 
 SHARDS = 16
@@ -32,6 +34,8 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
     url = asyncio.run(server.start())
     yield url
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGQUIT)  # nobody needs these databases: no orderly end of a hundred of them
     asyncio.run(server.stop())
 
 
@@ -116,32 +120,36 @@ def make_job(definition: DefinitionRecord) -> MakeJob:
     return make
 
 
-class CountingDatabase(Database):
-    """Keeps the text of every statement that goes through it."""
+class _CountingDatabase(Database):
+    """Keeps the text of every statement that goes through it, but for the driver's questions about types."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, statements: list[str]) -> None:
         super().__init__(url, min_size=1, max_size=1)
-        self.statements: list[str] = []
+        self._statements = statements
 
     @asynccontextmanager
     async def connection(self) -> "AsyncIterator[PoolConnectionProxy[asyncpg.Record]]":
         async with super().connection() as connection:
-            with connection.query_logger(lambda query: self.statements.append(query.query)):
+            with connection.query_logger(self._note):
                 yield connection
+
+    def _note(self, query: "LoggedQuery") -> None:
+        if "typeinfo" not in query.query and "'jit'" not in query.query:
+            self._statements.append(query.query)
 
 
 @pytest.fixture
-async def counting(url: str) -> AsyncIterator[CountingDatabase]:
-    database = CountingDatabase(url)
+def statements() -> list[str]:
+    """The statements that ``counting`` has run."""
+    return []
+
+
+@pytest.fixture
+async def counting(url: str, statements: list[str]) -> AsyncIterator[Database]:
+    database = _CountingDatabase(url, statements)
     await database.open()
     yield database
     await database.close()
-
-
-@pytest.fixture
-def short_path(tmp_path: Path) -> Path:
-    """A folder for a server of the test's own."""
-    return tmp_path / "pg"
 
 
 async def _administer(url: str, sql: str) -> None:
