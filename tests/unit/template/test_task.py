@@ -1,0 +1,181 @@
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec
+from formicary.model.definition import ArtifactsPolicy, JobDefinition, TaskDefinition
+from formicary.model.jobs import ArtifactRef
+from formicary.model.states import TaskState
+from formicary.template.context import JobScope, TaskContext
+from formicary.template.errors import TemplateError
+from formicary.template.task import CompiledTask, RenderedTask, compile_task, is_skipped
+
+EMPTY: Mapping[str, Any] = {}
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    state: TaskState = TaskState.COMPLETED
+    exit_code: int | None = 0
+    outputs: dict[str, Any] | None = None
+    artifacts: tuple[ArtifactRef, ...] = ()
+
+
+class Untouchable(Mapping[str, Any]):
+    """Fails the test when anybody looks into it."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise AssertionError(f"{key} was asked for")
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("the names were asked for")
+
+    def __len__(self) -> int:
+        raise AssertionError("the length was asked for")
+
+
+def compiled(**fields: Any) -> CompiledTask:
+    task = TaskDefinition(**{"task_type": "t", "method": "SHELL", "spec": ShellSpec(), **fields})
+    return compile_task(task, JobDefinition(job_type="j", tasks=(task,)))
+
+
+def context(tasks: Mapping[str, Facts] | None = None, **params: Any) -> TaskContext:
+    return TaskContext(JobScope(params=params), {"job_id": "7"}, tasks or {})
+
+
+def rendered(given: TaskContext, **fields: Any) -> RenderedTask:
+    return compiled(**fields).render(given)
+
+
+def test_a_task_without_templates_is_constant_and_asks_for_nothing() -> None:
+    spec = ShellSpec(script=("true",), environment={"A": "1"})
+    task = compiled(spec=spec, variables={"a": [1]}, artifacts=ArtifactsPolicy(paths=("x",)))
+    scope = JobScope(params=Untouchable())
+    assert task.is_constant
+    assert task.render(TaskContext(scope, Untouchable(), Untouchable())).spec is spec
+    assert task.spec is spec
+
+
+def test_only_what_a_template_reads_is_made() -> None:
+    def never() -> Mapping[str, Any]:
+        raise AssertionError("what is injected was made")
+
+    task = compiled(spec=ShellSpec(script=("{{ tasks.a.exit_code }}",)))
+    given = TaskContext(JobScope(params=Untouchable()), never, {"a": Facts(exit_code=3)})
+    assert task.render(given).spec == ShellSpec(script=("3",))
+
+
+def test_every_key_of_a_shell_task_is_rendered() -> None:
+    spec = ShellSpec(
+        script=("echo {{ a | sh }}", "constant"),
+        before_script=("{{ a }}",),
+        after_script=("{{ a }}",),
+        environment={"A": "{{ a }}", "{{ a }}": "x"},
+    )
+    result = rendered(context(a="x y"), spec=spec, artifacts=ArtifactsPolicy(paths=("{{ a }}",), exclude=("{{ a }}",)))
+    assert result.spec == ShellSpec(
+        script=("echo 'x y'", "constant"),
+        before_script=("x y",),
+        after_script=("x y",),
+        environment={"A": "x y", "{{ a }}": "x"},
+    )
+    assert result.artifacts == ArtifactsPolicy(paths=("x y",), exclude=("x y",))
+
+
+def test_types_are_kept_where_a_key_takes_any_value_and_only_there() -> None:
+    given = context(n=3)
+    http = HttpSpec(
+        method="HTTP_POST_JSON", url="http://{{ n }}", query={"q": "{{ n }}"}, body={"n": ["{{ n }}", "n{{ n }}"]}
+    )
+    assert rendered(given, method="HTTP_POST_JSON", spec=http).spec == HttpSpec(
+        method="HTTP_POST_JSON", url="http://3", query={"q": "3"}, body={"n": [3, "n3"]}
+    )
+    python = PythonSpec(function="a:{{ n }}", args=("{{ n }}",), kwargs={"k": "{{ n }}"})
+    assert rendered(given, method="PYTHON", spec=python).spec == PythonSpec(function="a:3", args=(3,), kwargs={"k": 3})
+    dummy = DummySpec(lines=("{{ n }}",), outputs={"n": "{{ n }}"})
+    assert rendered(given, method="DUMMY", spec=dummy).spec == DummySpec(lines=("3",), outputs={"n": 3})
+
+
+def test_a_form_is_rendered_as_text() -> None:
+    spec = HttpSpec(method="HTTP_POST_FORM", url="http://x", form={"n": "{{ n }}"})
+    result = rendered(context(n=3), method="HTTP_POST_FORM", spec=spec)
+    assert result.spec == HttpSpec(method="HTTP_POST_FORM", url="http://x", form={"n": "3"})
+
+
+def test_variables_are_rendered_first_and_seen_by_the_rest() -> None:
+    result = rendered(context(a=[1]), spec=ShellSpec(script=("{{ b }} {{ c }}",)), variables={"b": "{{ a }}", "c": "x"})
+    assert result.variables == {"b": [1], "c": "x"}
+    assert result.spec == ShellSpec(script=("[1] x",))
+
+
+def test_the_layers_of_variables_win_in_order() -> None:
+    names = ["group", "user", "variables", "configs", "params", "task", "job_id"]
+    layers = [dict.fromkeys(names[no:], layer) for no, layer in enumerate(names)]
+    scope = JobScope(
+        group_configs=layers[0],
+        user_configs=layers[1],
+        job_variables=layers[2],
+        job_configs=layers[3],
+        params=layers[4],
+    )
+    task = compiled(spec=ShellSpec(script=tuple(f"{{{{ {name} }}}}" for name in names)), variables=layers[5])
+    result = task.render(TaskContext(scope, layers[6], EMPTY))
+    assert isinstance(result.spec, ShellSpec)
+    assert result.spec.script == tuple(names)
+
+
+def test_no_variable_hides_the_other_tasks() -> None:
+    spec = ShellSpec(script=("{{ tasks.a.state }}",))
+    given = TaskContext(JobScope(params={"tasks": "mine"}), {"tasks": 2}, {"a": Facts()})
+    assert rendered(given, spec=spec, variables={"tasks": 1}).spec == ShellSpec(script=("COMPLETED",))
+
+
+def test_facts_of_other_tasks_are_read_by_attribute_and_by_name() -> None:
+    artifact = ArtifactRef(name="s.csv", sha256="ab", size_bytes=10)
+    tasks = {
+        "extract": Facts(outputs={"rows": 3, "items": [1]}, artifacts=(artifact,)),
+        "my-task": Facts(state=TaskState.SKIPPED, exit_code=None),
+    }
+    script = (
+        "{{ tasks.extract.outputs.rows }} {{ tasks.extract.outputs.items }}",
+        '{{ tasks["my-task"].state }} {{ tasks["my-task"].exit_code }} {{ tasks["my-task"].outputs }}',
+        "{{ tasks.extract.artifacts[0].name }} {{ tasks.extract.artifacts[0].size_bytes }}",
+    )
+    result = rendered(context(tasks), spec=ShellSpec(script=script))
+    assert result.spec == ShellSpec(script=("3 [1]", "SKIPPED null {}", "s.csv 10"))
+
+
+def test_an_error_names_the_task_and_key() -> None:
+    with pytest.raises(TemplateError) as caught:
+        rendered(context(name="x"), spec=ShellSpec(script=("ok", "{{ nam }}")))
+    assert str(caught.value) == (
+        't.script[1]: "nam" is not defined; did you mean "name"?; defined are job_id, name, tasks'
+    )
+
+
+def test_the_strings_of_a_task_share_one_budget() -> None:
+    with pytest.raises(TemplateError, match="524,288 characters"):
+        rendered(context(big="x" * 200_000), spec=ShellSpec(script=("{{ big }}",) * 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_excepted"),
+    [("true", True), ("{{ a }}", True), (" True\n", True), ("TRUE", True), ("false", False), ("{{ 1 }}", False)],
+)
+def test_except_is_the_word_true_in_any_case(text: str, is_excepted: bool) -> None:
+    assert compiled(except_=text).is_excepted(context(a=True)) is is_excepted
+
+
+def test_a_task_without_except_is_never_excepted() -> None:
+    assert compiled().is_excepted(TaskContext(JobScope(), Untouchable(), Untouchable())) is False
+
+
+def test_except_renders_only_those_variables_that_it_reads() -> None:
+    task = compiled(except_="{{ day == 'monday' }}", variables={"day": "{{ d }}", "broken": "{{ nothing }}"})
+    assert task.is_excepted(context(d="monday")) is True
+
+
+@pytest.mark.parametrize(("skip_if", "is_"), [(None, False), ("{{ a }}", True), ("{{ not a }}", False)])
+def test_skip_if_is_rendered_likewise(skip_if: str | None, is_: bool) -> None:
+    assert is_skipped(JobDefinition(job_type="j", skip_if=skip_if), context(a=True)) is is_
