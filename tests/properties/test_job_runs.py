@@ -332,7 +332,7 @@ def is_usable(source: TaskCell, definition: TaskDefinition, target: str) -> bool
     return source.state is not TaskState.CANCELLED
 
 
-SETTINGS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @SETTINGS

@@ -85,11 +85,12 @@ def test_a_failure_in_a_stopping_job_is_not_retried() -> None:
     assert not drill.run.archived
 
 
-def test_of_several_handled_failures_the_first_in_time_is_named() -> None:
+def test_of_several_handled_failures_the_first_in_time_is_named_after_a_crash_too() -> None:
     drill = begun(task("a", on_failed=["h"]), task("b", on_failed=["h"]), task("h"))
     drill.end("b", 2)
     drill.wait(1)
     drill.end("a", 1)
+    drill.crash()
     drill.play()
     assert (drill.job.error_message or "").startswith('task "b" failed')
 
