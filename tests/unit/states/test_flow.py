@@ -1,6 +1,7 @@
 """Edges: what starts together, what joins, what is skipped (rules 2 to 5 of the job language's flow)."""
 
 from formicary.states.commands import EndJob, MakeRunnable, WatchTimeout
+from formicary.states.inputs import JobBegan
 from formicary.testing.drill import Drill, begun, job, task
 
 
@@ -189,6 +190,14 @@ def test_skip_if_completes_the_job_and_skips_every_task() -> None:
     assert drill.begin(skip=True) == [EndJob()]
     assert set(drill.states.values()) == {"SKIPPED"}
     assert drill.job.state == "COMPLETED"
+
+
+def test_a_job_that_can_never_run_fails_at_once_without_retry() -> None:
+    drill = Drill(job([task("a"), task("z", always_run=True)], retry=3))
+    bad = JobBegan(at=drill.now, error_code="ERR_TEMPLATE", error_message="no such variable")
+    assert drill.feed(bad) == [EndJob()]
+    assert (drill.job.state, drill.job.error_code, drill.job.attempt) == ("FAILED", "ERR_TEMPLATE", 1)
+    assert set(drill.states.values()) == {"SKIPPED"}
 
 
 def test_a_task_that_cannot_be_rendered_fails_without_retry() -> None:
