@@ -91,8 +91,8 @@ class Ant(Service):
             runner=self._runner,
             reporter=self._reporter,
         )
-        self._inbox = Inbox(bus, self.registration.inbox_topic, config.topics_are_dear, self._intake.handle)
-        self._answers = Answers(bus, config, self._on_answer)
+        self._inbox = Inbox(bus, clock, self.registration.inbox_topic, config.topics_are_dear, self._intake.handle)
+        self._answers = Answers(bus, clock, config, self._on_answer)
         self._heartbeats = Heartbeats(
             bus=bus,
             clock=clock,
@@ -245,6 +245,8 @@ class Ant(Service):
         if incarnation in seen.lost:
             self._end_incarnation(incarnation)
             return
+        if seen.epochs:
+            self._heartbeats.note_owner(seen.queen_id)
         is_newer = [self._leases.note_epoch(shard, epoch) for shard, epoch in seen.epochs.items()]
         if any(is_newer):
             self._heartbeats.poke()

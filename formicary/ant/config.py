@@ -46,6 +46,8 @@ class AntConfig(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.slots < 1:
             raise InvalidInputError(f"slots {self.slots}: an ant needs at least 1")
+        if self.survives_process and not self.broker_url:
+            raise InvalidInputError("an ant on a broker that outlives it needs the broker's URL for its warden")
         if self.lease_s <= 0:
             raise InvalidInputError(f"ant lease {self.lease_s} s: must be above 0")
 

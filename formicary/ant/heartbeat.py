@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from brokers.errors import BrokerClosedError, BrokerUnavailableError
+from brokers.errors import BrokerUnavailableError
 from formicary.ant.acceptance import Acceptance
 from formicary.ant.assignments import Assignments
 from formicary.ant.config import AntConfig
@@ -16,6 +16,7 @@ from formicary.bus import Bus, BusSubscription, Outgoing
 from formicary.clock import Clock
 from formicary.events import topics
 from formicary.events.ants import AntHeartbeat, HeartbeatsSeen
+from formicary.ids import QueenId
 from formicary.service import Service
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Heartbeats(Service):
         self._assignments = assignments
         self._acceptance = acceptance
         self._sequence = 0
+        self._owners: dict[QueenId, float] = {}
         self._poked = asyncio.Event()
 
     async def run(self) -> None:
@@ -62,6 +64,10 @@ class Heartbeats(Service):
         """Has the next heartbeat leave at once."""
         self._poked.set()
 
+    def note_owner(self, queen_id: QueenId) -> None:
+        """Notes that a queen owns shards: each gets its part of the free slots."""
+        self._owners[queen_id] = self._clock.boottime()
+
     async def beat(self) -> None:
         """Sends one heartbeat; its time of sending is taken before the publish begins."""
         self._sequence += 1
@@ -70,13 +76,19 @@ class Heartbeats(Service):
             ant_id=self._config.id,
             incarnation=self._registration.incarnation,
             sequence=self._sequence,
-            slots_free=self._slots.free,
+            slots_free=self._share(),
             is_draining=self._acceptance.is_draining,
             held=self._assignments.held(),
             epochs=dict(self._leases.epochs),
             sent_at=self._clock.now(),
         )
         await self._bus.publish([Outgoing(topics.ANTS, self._config.id, event)])
+
+    def _share(self) -> int:
+        """Returns the free slots that one owner may count on; those that fell silent get none."""
+        oldest = self._clock.boottime() - self._config.lease_s
+        self._owners = {queen_id: at for queen_id, at in self._owners.items() if at >= oldest}
+        return -(-self._slots.free // max(1, len(self._owners)))
 
     async def _pause(self) -> None:
         sleep = asyncio.ensure_future(self._clock.sleep(self._config.heartbeat_s))
@@ -92,9 +104,10 @@ class Heartbeats(Service):
 class Answers(Service):
     """Listens to what owners answer; ``open`` before the ant registers, so that no answer is missed."""
 
-    def __init__(self, bus: Bus, config: AntConfig, handle: Callable[[HeartbeatsSeen], None]) -> None:
+    def __init__(self, bus: Bus, clock: Clock, config: AntConfig, handle: Callable[[HeartbeatsSeen], None]) -> None:
         super().__init__()
         self._bus = bus
+        self._clock = clock
         self._config = config
         self._handle = handle
         self._subscription: BusSubscription | None = None
@@ -122,10 +135,8 @@ class Answers(Service):
             received = await self._subscription.receive(100, _RECEIVE_S)
         except BrokerUnavailableError as exc:
             log.warning("answers_wait_for_broker", reason=exc.reason)
-            await asyncio.sleep(_RETRY_S)
+            await self._clock.sleep(_RETRY_S)
             return
-        except BrokerClosedError:
-            raise asyncio.CancelledError from None
         for item in received:
             for event in item.events:
                 if isinstance(event, HeartbeatsSeen):

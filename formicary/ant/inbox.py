@@ -1,6 +1,5 @@
 """The ant's inbox: an ordered log, read from its end at the start."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -9,6 +8,7 @@ import structlog
 from brokers.base import END, Edge, Position
 from brokers.errors import BrokerUnavailableError, PositionTrimmedError
 from formicary.bus import Bus, Packet
+from formicary.clock import Clock
 from formicary.service import Service
 
 log = structlog.get_logger(__name__)
@@ -25,9 +25,12 @@ class Inbox(Service):
         is_shared: the topic also serves other ants: never trim it.
     """
 
-    def __init__(self, bus: Bus, topic: str, is_shared: bool, handle: Callable[[list[Packet]], None]) -> None:
+    def __init__(
+        self, bus: Bus, clock: Clock, topic: str, is_shared: bool, handle: Callable[[list[Packet]], None]
+    ) -> None:
         super().__init__()
         self._bus = bus
+        self._clock = clock
         self._topic = topic
         self._is_shared = is_shared
         self._handle = handle
@@ -50,7 +53,7 @@ class Inbox(Service):
             packets = await self._bus.read(self._topic, self._position, _MAX_PACKETS, _READ_S)
         except BrokerUnavailableError as exc:
             log.warning("inbox_waits_for_broker", reason=exc.reason)
-            await asyncio.sleep(_RETRY_S)
+            await self._clock.sleep(_RETRY_S)
             return
         except PositionTrimmedError:
             log.warning("inbox_was_trimmed", topic=self._topic)

@@ -35,7 +35,10 @@ class Transfer:
             TransferError: names the artifact that could not be had.
         """
         job_id = assignment.key[0]
-        work = folder.path()
+        try:
+            work = folder.path()
+        except OSError as exc:
+            raise TransferError("of earlier tasks", f"the working directory cannot be made: {exc}") from exc
         for fetch in assignment.order.fetches:
             for artifact in fetch.artifacts:
                 key = f"{job_id}/{fetch.task_no}/{fetch.attempt}/{check_name(artifact.name)}"
@@ -97,8 +100,11 @@ def select(policy: ArtifactsPolicy, folder: AttemptFolder) -> tuple[dict[str, Pa
     Raises:
         TransferError: see ``select_files``; or two files have one name, or there are too many for one result.
     """
-    files, unmatched = select_files(folder.path(), policy.paths, policy.exclude) if policy.paths else ({}, [])
-    results, _ = select_files(folder.result_dir, ("**",), ())
+    try:
+        files, unmatched = select_files(folder.path(), policy.paths, policy.exclude) if policy.paths else ({}, [])
+        results, _ = select_files(folder.result_dir, ("**",), ())
+    except OSError as exc:
+        raise TransferError(str(exc.filename), f"cannot be looked at: {exc.strerror}") from exc
     for name, path in results.items():
         if RESULT_PREFIX + name in files:
             raise TransferError(RESULT_PREFIX + name, "exists in the working directory and in $FORMICARY_RESULT_DIR")

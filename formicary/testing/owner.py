@@ -38,7 +38,8 @@ class ScriptedOwner:
         self.epoch = 1
 
     def dispatch(self, work: Order, task_no: int = 0, attempt: int = 1, **changes: Any) -> TaskDispatched:
-        """Returns a dispatch, numbered; ``changes`` replace its fields."""
+        """Returns a dispatch, numbered; ``changes`` replace its fields. Each task number has a task type of its own."""
+        work = msgspec.structs.replace(work, task_type=f"{work.task_type}{task_no}")
         dispatch = TaskDispatched(
             job_id=self.job_id,
             task_no=task_no,

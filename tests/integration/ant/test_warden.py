@@ -115,10 +115,13 @@ async def test_a_stopped_ant_is_killed_with_its_work_when_its_lease_ends(start: 
     file = tmp_path / "pids"
     ant = await start(f"echo $$ >> {file}; sleep 300", lease_s=1.0)
     (pid,) = await _pids(file, 1)
+    warden = _warden_of(ant.pid)
     ant.send_signal(signal.SIGSTOP)
     async with asyncio.timeout(5):
         await _until(lambda: not _lives(pid))
         assert await ant.wait() == -signal.SIGKILL
+    await _until(lambda: not _lives(warden))
+    assert (tmp_path / "home/ants/ant-1.warden.log").read_text() == ""
 
 
 async def test_a_stopped_ant_without_leases_keeps_its_work(start: Start, tmp_path: Path) -> None:
