@@ -23,6 +23,8 @@ Value = Any  # whatever a template handles
 MAX_MARKS = 2_000
 #: The same for a whole document, which is compiled in a process of its own.
 MAX_DOCUMENT_MARKS = 20_000
+#: Longer texts are not kept in caches, in characters.
+MAX_CACHED = 4096
 #: How many names an error lists.
 _MAX_NAMES = 20
 _RESULT = "result"
@@ -78,7 +80,7 @@ class JinjaEngine:
         Raises:
             TemplateError: the text is no valid template.
         """
-        compiled = _compile(text, keep_type)
+        compiled = _compile_cached(text, keep_type) if len(text) <= MAX_CACHED else _compile(text, keep_type)
         if isinstance(compiled, TemplateMistake):
             raise TemplateError(path, f"line {compiled.line}: {compiled.message}")
         return compiled
@@ -100,7 +102,6 @@ def parse(text: str, max_marks: int = MAX_MARKS) -> nodes.Template | TemplateMis
         return TemplateMistake(line=1, message="the expression is nested too deeply")
 
 
-@functools.lru_cache(maxsize=4096)
 def _compile(text: str, keep_type: bool) -> "CompiledText | TemplateMistake":
     tree = parse(text)
     if isinstance(tree, TemplateMistake):
@@ -116,6 +117,9 @@ def _compile(text: str, keep_type: bool) -> "CompiledText | TemplateMistake":
         return _JinjaExpression(_code(nodes.Template([assign], lineno=1)))
     except (RecursionError, MemoryError, SyntaxError, TemplateSyntaxError) as error:
         return TemplateMistake(line=1, message=f"the template cannot be compiled: {str(error)[:100]}")
+
+
+_compile_cached = functools.lru_cache(maxsize=4096)(_compile)
 
 
 def render_document_text(text: str, variables: Mapping[str, Value], budget: Budget) -> str:

@@ -14,7 +14,7 @@ from jinja2.utils import _PassArg, pass_context
 
 from formicary.template.budget import Budget
 from formicary.template.errors import LimitExceededError, NotAllowedError
-from formicary.template.texts import to_json, to_text
+from formicary.template.texts import json_text, to_text
 
 Value = Any  # whatever a template handles
 Function = Callable[..., Value]
@@ -162,7 +162,7 @@ def _sh(context: Context, value: Value) -> str:
 @pass_context
 def _tojson(context: Context, value: Value, indent: int | None = None) -> str:
     budget = budget_of(context)
-    text = msgspec.json.encode(to_json(value, budget))
+    text = json_text(value, budget)
     if indent is not None:
         text = msgspec.json.format(text, indent=max(0, min(indent, 16)))
     budget.spend_text(len(text))

@@ -5,7 +5,7 @@ import functools
 import msgspec
 from jinja2 import nodes
 
-from formicary.template.engine import MAX_MARKS, parse
+from formicary.template.engine import MAX_CACHED, MAX_MARKS, parse
 from formicary.template.errors import TemplateMistake
 from formicary.template.syntax import mistakes
 
@@ -21,9 +21,12 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     bare_names: frozenset[str] = frozenset()
 
 
-@functools.lru_cache(maxsize=4096)
 def inspect(text: str, max_marks: int = MAX_MARKS) -> Inspection:
     """Returns what can be seen in the text of a template."""
+    return _inspect_cached(text, max_marks) if len(text) <= MAX_CACHED else _inspect(text, max_marks)
+
+
+def _inspect(text: str, max_marks: int) -> Inspection:
     tree = parse(text, max_marks)
     if isinstance(tree, TemplateMistake):
         return Inspection(mistake=tree)
@@ -31,6 +34,9 @@ def inspect(text: str, max_marks: int = MAX_MARKS) -> Inspection:
     if mistake is not None:
         return Inspection(mistake=mistake)
     return Inspection(tasks=_tasks(tree), bare_names=_bare_names(tree))
+
+
+_inspect_cached = functools.lru_cache(maxsize=4096)(_inspect)
 
 
 def _tasks(tree: nodes.Template) -> tuple[str, ...]:

@@ -8,6 +8,9 @@ from jinja2.visitor import NodeTransformer
 from formicary.template.errors import TemplateMistake
 from formicary.template.filters import ALLOWED_FILTERS, ALLOWED_TESTS, COMPARED, COUNTED, JOINED
 
+#: How deep syntax trees may be, and how many loops and conditions within each other.
+MAX_DEPTH, MAX_LOOPS = 50, 12
+
 _FORBIDDEN: dict[type[nodes.Node], str] = {
     nodes.Macro: "macros are not allowed",
     nodes.CallBlock: "call blocks are not allowed",
@@ -24,10 +27,25 @@ _FORBIDDEN_NAMES = frozenset({"self", "super", "caller", "varargs", "kwargs"})
 
 def mistakes(tree: nodes.Template) -> Iterator[TemplateMistake]:
     """Yields what the sandbox does not allow in a parsed template."""
+    if _is_too_deep(tree):
+        yield TemplateMistake(line=1, message="the template is nested too deeply")
+        return
     for node in tree.find_all(nodes.Node):
         message = _mistake(node)
         if message is not None:
             yield TemplateMistake(line=node.lineno, message=message)
+
+
+def _is_too_deep(tree: nodes.Node) -> bool:
+    """Tells whether Python would refuse the code: it takes some 200 parentheses and 20 loops within each other."""
+    waiting = [(tree, 0, 0)]
+    while waiting:
+        node, depth, loops = waiting.pop()
+        if depth > MAX_DEPTH or loops > MAX_LOOPS:
+            return True
+        inner = loops + isinstance(node, nodes.For | nodes.If | nodes.With)
+        waiting += [(child, depth + 1, inner) for child in node.iter_child_nodes()]
+    return False
 
 
 def _mistake(node: nodes.Node) -> str | None:

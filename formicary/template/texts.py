@@ -25,9 +25,16 @@ def to_text(value: Value, budget: Budget) -> str:
         return "true" if value else "false"
     if kind is float:
         return repr(value)
-    text = msgspec.json.encode(to_json(value, budget)).decode()
-    budget.spend_text(len(text))
-    return text
+    return json_text(value, budget).decode()
+
+
+def json_text(value: Value, budget: Budget) -> bytes:
+    """Returns a value as JSON; characters are charged when they are put out, not here."""
+    chars = budget.chars
+    encoded = msgspec.json.encode(to_json(value, budget))
+    budget.chars = chars
+    budget.spend_text(len(encoded))
+    return encoded
 
 
 def to_json(value: Value, budget: Budget) -> Json:

@@ -7,6 +7,7 @@ import pytest
 from formicary.template.budget import Budget
 from formicary.template.engine import ENGINE
 from formicary.template.errors import TemplateError
+from formicary.template.inspect import inspect
 
 #: No template may hold up the loop it runs in for longer, on a busy machine.
 MOST_S = 2.0
@@ -260,3 +261,40 @@ def test_rendering_one_expression_takes_ten_microseconds_at_most() -> None:
         return (time.process_time() - began) / 2000 * 1e6
 
     assert min(micros() for _ in range(5)) < 10
+
+
+@pytest.mark.parametrize(
+    ("opening", "middle", "closing"),
+    [
+        ("{{ x", " | upper", " }}"),
+        ("{{ x", ".a", " }}"),
+        ("{{ x", " + 1", " }}"),
+        ("{{ x", " ~ (1 ~ 2)", " }}"),
+        ("{{ x", " == (1", ")"),
+        ("{{ ", "[", "]"),
+        ("{{ ", "(not ", ")"),
+        ("{{ ", "range(", ")"),
+        ("", "{% for i in x %}", "{% endfor %}"),
+        ("", "{% if x %}", "{% endif %}"),
+        ("", "{% if x %}{% for i in x | list %}", "{% endfor %}{% endif %}"),
+        ("", "{% if x %}a{% else %}", "{% endif %}"),
+    ],
+)
+@pytest.mark.parametrize("keep_type", [False, True])
+def test_what_inspection_passes_compiles(opening: str, middle: str, closing: str, keep_type: bool) -> None:
+    accepted = 0
+    for depth in range(1, 80):
+        tail = closing if closing == " }}" else closing * depth if "{%" in middle else f"1{closing * depth} }}}}"
+        text = opening + middle * depth + tail
+        if inspect(text).mistake is None:
+            ENGINE.compile(text, "key", keep_type=keep_type)
+            accepted = depth
+    assert accepted >= 5
+
+
+def test_a_large_value_can_be_put_out_as_json() -> None:
+    assert len(render("{{ x | tojson }}", {"x": {"a": "b" * 400_000}})) == 400_008
+
+
+def test_a_text_that_is_too_long_to_be_kept_is_rendered_all_the_same() -> None:
+    assert render("a" * 10_000 + "{{ x }}", {"x": 1}) == "a" * 10_000 + "1"
