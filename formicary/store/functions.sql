@@ -68,25 +68,28 @@ BEGIN
         ON CONFLICT DO NOTHING;
 END $$;
 
+-- What the journal changes of a job.
+CREATE TYPE job_change AS (
+    id uuid, state text, attempt integer, retries_used integer, cancelling boolean, stop_code text, stop_message text,
+    elapsed_s double precision, counting_since timestamptz, started_at timestamptz, finished_at timestamptz,
+    error_code text, error_message text, waiting_for text
+);
+
+-- What the journal adds to job_history.
+CREATE TYPE history_entry AS (
+    job_id uuid, at timestamptz, state text, attempt integer, error_code text, note text
+);
+
 -- The journal: one batch, all or nothing. Fences it (FM001: an epoch differs), checks its claims (FM002: not PENDING
 -- any more, or beyond max_concurrency), writes its rows, the positions, and the mark by which a lost answer is found.
 -- A batch number that the shard has seen is refused (FM003): so a late statement of a lost connection does nothing.
--- Locks in one order everywhere: leader, shards, jobs, job types. Instants are seconds since 1970.
+-- Locks in one order everywhere: leader, shards, jobs, job types. Rows come as composites, in the order of their columns:
+-- half the work of one array a column, for the driver and for the server.
 -- The planner knows no sizes of arrays and may have no statistics: only index look-ups are left to it.
 CREATE FUNCTION journal_commit(
     p_incarnation text, p_batch bigint, p_leader_epoch bigint,
     s_shard integer[], s_epoch bigint[], s_results bytea[], s_launch bytea[],
-    j_id uuid[], j_state text[], j_attempt integer[], j_retries_used integer[], j_cancelling boolean[], j_stop_code
-    text[], j_stop_message text[], j_elapsed_s float8[], j_counting_since float8[], j_started_at float8[],
-    j_finished_at float8[], j_error_code text[], j_error_message text[], j_waiting_for text[],
-    t_job_id uuid[], t_task_no integer[], t_state text[], t_attempt integer[], t_job_attempt integer[], t_retries_used
-    integer[], t_polls_used integer[], t_ants_lost integer[], t_is_excepted boolean[], t_epoch bigint[], t_incarnation
-    text[], t_not_before float8[], t_exit_code integer[], t_error_code text[], t_error_message text[], t_outputs
-    text[], t_artifacts text[], t_dispatched_at float8[], t_started_at float8[], t_finished_at float8[],
-    a_job_id uuid[], a_task_no integer[], a_attempt integer[], a_job_attempt integer[], a_state text[], a_incarnation
-    text[], a_exit_code integer[], a_error_code text[], a_error_message text[], a_outputs text[], a_artifacts text[],
-    a_dispatched_at float8[], a_started_at float8[], a_finished_at float8[],
-    h_job_id uuid[], h_at float8[], h_state text[], h_attempt integer[], h_error_code text[], h_note text[],
+    p_jobs job_change[], p_tasks tasks[], p_attempts task_attempts[], p_history history_entry[],
     c_id bigint[], c_refusal text[], p_claims uuid[], r_job_type_id bigint[], r_delta integer[]
 ) RETURNS void
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
@@ -130,41 +133,17 @@ BEGIN
         END IF;
     END IF;
 
-    IF cardinality(j_id) > 0 THEN
+    IF cardinality(p_jobs) > 0 THEN
         UPDATE jobs SET
             state = u.state, attempt = u.attempt, retries_used = u.retries_used, cancelling = u.cancelling, stop_code
-            = u.stop_code, stop_message = u.stop_message, elapsed_s = u.elapsed_s, counting_since =
-            to_timestamp(u.counting_since), started_at = to_timestamp(u.started_at), finished_at =
-            to_timestamp(u.finished_at), error_code = u.error_code, error_message = u.error_message, waiting_for =
-            u.waiting_for
-        FROM unnest(
-            j_id, j_state, j_attempt, j_retries_used, j_cancelling, j_stop_code, j_stop_message, j_elapsed_s,
-            j_counting_since, j_started_at, j_finished_at, j_error_code, j_error_message, j_waiting_for
-        ) AS u (
-            id, state, attempt, retries_used, cancelling, stop_code, stop_message, elapsed_s, counting_since,
-            started_at, finished_at, error_code, error_message, waiting_for
-        ) WHERE jobs.id = u.id;
+            = u.stop_code, stop_message = u.stop_message, elapsed_s = u.elapsed_s, counting_since = u.counting_since,
+            started_at = u.started_at, finished_at = u.finished_at, error_code = u.error_code, error_message =
+            u.error_message, waiting_for = u.waiting_for
+        FROM unnest(p_jobs) AS u WHERE jobs.id = u.id;
     END IF;
 
-    IF cardinality(t_job_id) > 0 THEN
-        INSERT INTO tasks AS t (
-            job_id, task_no, state, attempt, job_attempt, retries_used, polls_used, ants_lost, is_excepted, epoch,
-            incarnation, not_before, exit_code, error_code, error_message, outputs, artifacts, dispatched_at,
-            started_at, finished_at
-        ) SELECT
-            u.job_id, u.task_no, u.state, u.attempt, u.job_attempt, u.retries_used, u.polls_used, u.ants_lost,
-            u.is_excepted, u.epoch, u.incarnation, to_timestamp(u.not_before), u.exit_code, u.error_code,
-            u.error_message, u.outputs, u.artifacts, to_timestamp(u.dispatched_at), to_timestamp(u.started_at),
-            to_timestamp(u.finished_at)
-        FROM unnest(
-            t_job_id, t_task_no, t_state, t_attempt, t_job_attempt, t_retries_used, t_polls_used, t_ants_lost,
-            t_is_excepted, t_epoch, t_incarnation, t_not_before, t_exit_code, t_error_code, t_error_message,
-            t_outputs, t_artifacts, t_dispatched_at, t_started_at, t_finished_at
-        ) AS u (
-            job_id, task_no, state, attempt, job_attempt, retries_used, polls_used, ants_lost, is_excepted, epoch,
-            incarnation, not_before, exit_code, error_code, error_message, outputs, artifacts, dispatched_at,
-            started_at, finished_at
-        ) ON CONFLICT (job_id, task_no) DO UPDATE SET
+    IF cardinality(p_tasks) > 0 THEN
+        INSERT INTO tasks SELECT * FROM unnest(p_tasks) ON CONFLICT (job_id, task_no) DO UPDATE SET
             state = excluded.state, attempt = excluded.attempt, job_attempt = excluded.job_attempt, retries_used =
             excluded.retries_used, polls_used = excluded.polls_used, ants_lost = excluded.ants_lost, is_excepted =
             excluded.is_excepted, epoch = excluded.epoch, incarnation = excluded.incarnation, not_before =
@@ -173,28 +152,12 @@ BEGIN
             excluded.dispatched_at, started_at = excluded.started_at, finished_at = excluded.finished_at;
     END IF;
 
-    IF cardinality(a_job_id) > 0 THEN
-        INSERT INTO task_attempts (
-            job_id, task_no, attempt, job_attempt, state, incarnation, exit_code, error_code, error_message, outputs,
-            artifacts, dispatched_at, started_at, finished_at
-        ) SELECT
-            u.job_id, u.task_no, u.attempt, u.job_attempt, u.state, u.incarnation, u.exit_code, u.error_code,
-            u.error_message, u.outputs, u.artifacts, to_timestamp(u.dispatched_at), to_timestamp(u.started_at),
-            to_timestamp(u.finished_at)
-        FROM unnest(
-            a_job_id, a_task_no, a_attempt, a_job_attempt, a_state, a_incarnation, a_exit_code, a_error_code,
-            a_error_message, a_outputs, a_artifacts, a_dispatched_at, a_started_at, a_finished_at
-        ) AS u (
-            job_id, task_no, attempt, job_attempt, state, incarnation, exit_code, error_code, error_message, outputs,
-            artifacts, dispatched_at, started_at, finished_at
-        ) ON CONFLICT DO NOTHING;
+    IF cardinality(p_attempts) > 0 THEN
+        INSERT INTO task_attempts SELECT * FROM unnest(p_attempts) ON CONFLICT DO NOTHING;
     END IF;
 
-    IF cardinality(h_job_id) > 0 THEN
-        INSERT INTO job_history (job_id, at, state, attempt, error_code, note)
-            SELECT u.job_id, to_timestamp(u.at), u.state, u.attempt, u.error_code, u.note
-            FROM unnest(h_job_id, h_at, h_state, h_attempt, h_error_code, h_note)
-                AS u (job_id, at, state, attempt, error_code, note);
+    IF cardinality(p_history) > 0 THEN
+        INSERT INTO job_history (job_id, at, state, attempt, error_code, note) SELECT * FROM unnest(p_history);
     END IF;
 
     IF cardinality(c_id) > 0 THEN

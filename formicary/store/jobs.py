@@ -13,7 +13,6 @@ from formicary.ids import JobId
 from formicary.model.jobs import JobView
 from formicary.model.states import ErrorCode, JobState
 from formicary.store.database import Database, Record, columns
-from formicary.store.journal import seconds
 from formicary.store.rows import AttemptRow, HistoryRow, NewJob, TaskRow
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ def _submission(jobs: Sequence[NewJob]) -> Sequence[Sequence[object]]:
     values = list(columns([msgspec.structs.astuple(job) for job in jobs], len(NewJob.__struct_fields__)))
     for name in ("due_at", "scheduled_at", "created_at"):
         index = NewJob.__struct_fields__.index(name)
-        values[index] = seconds(values[index])
+        values[index] = [None if instant is None else instant.timestamp() for instant in values[index]]
     return values
 
 

@@ -10,7 +10,6 @@ Rules (``protocol.md`` 2; the SQL function ``journal_commit`` in ``schema.sql`` 
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import asyncpg
@@ -28,7 +27,7 @@ from formicary.store.database import (
     columns,
 )
 from formicary.store.errors import ClaimConflictError, DataRefusedError, FencedError, NotCommittedError
-from formicary.store.rows import AttemptRow, HistoryRow, JobRow, JournalBatch, ShardMark, TaskRow
+from formicary.store.rows import JournalBatch, ShardMark
 
 if TYPE_CHECKING:
     from asyncpg.prepared_stmt import PreparedStatement
@@ -39,15 +38,7 @@ log = structlog.get_logger(__name__)
 COMMIT_TIMEOUT_S = 30.0
 FENCED = "FM001"
 CLAIM_CONFLICT = "FM002"
-PARAMETER_COUNT = 66
-
-#: Positions of the instants in each kind of row. They travel as seconds: cheaper than the driver's own timestamps.
-JOB_INSTANTS = tuple(JobRow._fields.index(name) for name in ("counting_since", "started_at", "finished_at"))
-TASK_INSTANTS = tuple(
-    TaskRow._fields.index(name) for name in ("not_before", "dispatched_at", "started_at", "finished_at")
-)
-ATTEMPT_INSTANTS = tuple(AttemptRow._fields.index(name) for name in ("dispatched_at", "started_at", "finished_at"))
-HISTORY_INSTANTS = (HistoryRow._fields.index("at"),)
+PARAMETER_COUNT = 16
 
 _COMMIT = f"SELECT journal_commit({', '.join(f'${number}' for number in range(1, PARAMETER_COUNT + 1))})"
 
@@ -180,27 +171,15 @@ def _arguments(batch: JournalBatch, incarnation: str, number: int) -> Sequence[A
         number,
         batch.leader_epoch,
         *columns(batch.shards, 4),
-        *_with_seconds(columns(batch.jobs, 14), JOB_INSTANTS),
-        *_with_seconds(columns(batch.tasks, 20), TASK_INSTANTS),
-        *_with_seconds(columns(batch.attempts, 14), ATTEMPT_INSTANTS),
-        *_with_seconds(columns(batch.history, 6), HISTORY_INSTANTS),
+        batch.jobs,
+        batch.tasks,
+        batch.attempts,
+        batch.history,
         *columns(batch.commands_done, 2),
         batch.claims,
         tuple(batch.running_deltas),
         tuple(batch.running_deltas.values()),
     )
-
-
-def _with_seconds(values: Sequence[Sequence[Any]], instants: Sequence[int]) -> Sequence[Sequence[Any]]:
-    changed = list(values)
-    for index in instants:
-        changed[index] = seconds(values[index])
-    return changed
-
-
-def seconds(instants: Sequence[datetime | None]) -> list[float | None]:
-    """Returns instants as seconds since 1970; microseconds survive the way through a double and back."""
-    return [None if instant is None else instant.timestamp() for instant in instants]
 
 
 def _translate(error: asyncpg.PostgresError) -> NoReturn:

@@ -22,6 +22,9 @@ UNION ALL SELECT 'function ' || pg_get_functiondef(oid) FROM pg_proc WHERE prona
 UNION ALL SELECT 'table ' || relname || ' ' || coalesce(reloptions::text, '') || ' '
     || coalesce(obj_description(oid, 'pg_class'), '')
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+UNION ALL SELECT 'type ' || attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod)
+    FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'c'
 ORDER BY 1"""
 
 
