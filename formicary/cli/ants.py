@@ -32,7 +32,8 @@ def ant(
     if context.invoked_subcommand is not None:
         return 0
     from formicary import log, settings
-    from formicary.cli.colonies import ant_options, serve_ant
+    from formicary.cli.ant_flags import ant_options
+    from formicary.cli.colonies import serve_ant
     from formicary.cli.serving import run_loop
 
     loaded = settings.load(

@@ -162,7 +162,7 @@ def _refusal(status: int, body: bytes, server: str) -> FormicaryError:
             Problem(**{key: error[key] for key in Problem.__struct_fields__ if key in error}) for error in errors
         ]
     except (ValueError, KeyError, TypeError):
-        text = body[:200].decode("utf-8", "replace")
+        text = " ".join(body[:200].decode("utf-8", "replace").split())
         return RefusedError(f"{server} answered {status}, not as Formicary does: {text}")
     match status:
         case 404:

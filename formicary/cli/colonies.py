@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from formicary import wiring
-from formicary.cli.options import words_of
+from formicary.cli.orphans import RunLedger
 from formicary.cli.serving import Running, first_end, serve
 from formicary.home import HomeLock
 from formicary.queen.api.server import ApiServer
@@ -27,24 +27,6 @@ class Colony(Protocol):
     async def wait(self) -> None:
         """Returns or raises when a part ended by itself."""
         ...
-
-
-def ant_options(
-    *,
-    ant_id: str | None = None,
-    slots: int | None = None,
-    tags: str | None = None,
-    methods: str | None = None,
-    python_path: str | None = None,
-) -> wiring.AntOptions:
-    """Returns what the flags say about an ant."""
-    return wiring.AntOptions(
-        id=ant_id,
-        slots=slots,
-        tags=words_of(tags),
-        methods=words_of(methods) or None,
-        python_paths=tuple(path for path in (python_path or "").split(":") if path),
-    )
 
 
 async def serve_up(loaded: Settings, options: wiring.AntOptions, ready_file: str | None) -> int:
@@ -72,6 +54,8 @@ async def _with_api(
 ) -> AsyncIterator[Running]:
     ApiServer.check_listen(split_listen(loaded.listen))
     async with parts as colony:
+        if lock is not None:
+            await RunLedger(lock.home).cancel_orphans(colony.manager)
         server = ApiServer(colony.manager, split_listen(loaded.listen))
         try:
             await server.start()

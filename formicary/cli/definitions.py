@@ -1,5 +1,6 @@
 """``formicary definition …``: check, upload and look at job definitions."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -106,16 +107,20 @@ def show(
 
 
 @app.command()
-def graph(file: File, output: options.OutputOption = options.Output.TEXT) -> None:
-    """Print a definition's graph, as Mermaid; or as JSON nodes and edges."""
+def graph(
+    file: File,
+    form: Annotated[str, typer.Option("--format", help="mermaid, dot or text.")] = "mermaid",
+    output: options.OutputOption = options.Output.TEXT,
+) -> None:
+    """Print a definition's graph; as JSON, its nodes and edges."""
     from formicary.cli.files import read_text
-    from formicary.cli.graph import edges_of, mermaid
+    from formicary.cli.graph import drawn, edges_of
     from formicary.cli.output import print_json, print_text
     from formicary.model.parse import parse_definition
 
     definition: JobDefinition = parse_definition(read_text(file), file)
     if output is options.Output.TEXT:
-        print_text(mermaid(definition))
+        print_text(drawn(definition, form))
         return
     edges = [{"from": edge.source, "to": edge.target, "kind": edge.kind} for edge in edges_of(definition)]
     print_json(
@@ -132,7 +137,7 @@ def schema() -> None:
     print_json(json_schema())
 
 
-def _documents(problems: "tuple[object, ...] | list[object]") -> object:
+def _documents(problems: Sequence[object]) -> object:
     import msgspec
 
     return msgspec.to_builtins(list(problems))

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from formicary.errors import InvalidInputError
 from formicary.model.definition import JobDefinition
+from formicary.model.graph_text import GraphFormat, graph
 
 
 class Edge(NamedTuple):
@@ -26,15 +28,12 @@ def edges_of(definition: JobDefinition) -> Iterator[Edge]:
                 yield Edge(task.task_type, target, f"exit {code}")
 
 
-def mermaid(definition: JobDefinition) -> str:
-    """Returns a Mermaid flowchart."""
-    numbers = {task.task_type: number for number, task in enumerate(definition.tasks)}
-    lines = ["flowchart TD"]
-    for task in definition.tasks:
-        label = task.task_type.replace('"', "#quot;")
-        shape = f'(["{label}"])' if task.always_run else f'["{label}"]'
-        lines.append(f"    t{numbers[task.task_type]}{shape}")
-    for edge in edges_of(definition):
-        arrow = "-->" if edge.kind in ("data", "on_completed") else f"-. {edge.kind} .->"
-        lines.append(f"    t{numbers[edge.source]} {arrow} t{numbers[edge.target]}")
-    return "\n".join(lines)
+def drawn(definition: JobDefinition, form: str) -> str:
+    """Returns the graph in one of the forms of ``GraphFormat``.
+
+    Raises:
+        InvalidInputError: there is no such form.
+    """
+    if form not in tuple(GraphFormat):
+        raise InvalidInputError(f"--format {form!r} is none of {', '.join(GraphFormat)}")
+    return graph(definition, GraphFormat(form)).rstrip("\n")

@@ -13,14 +13,17 @@ from typing import NamedTuple
 import msgspec
 
 from formicary.cli.client import Client
+from formicary.cli.orphans import RunLedger
 from formicary.cli.output import print_text
 from formicary.cli.progress import Progress, summary
 from formicary.cli.source import JobSource, LocalJob, RemoteJob, submit_remote
-from formicary.errors import FormicaryError, HomeHeldError
+from formicary.errors import FormicaryError, HomeHeldError, NotFoundError
 from formicary.home import HomeLock
+from formicary.ids import JobId, new_job_id
 from formicary.model.jobs import JobRequest, JobView
 from formicary.model.parse import parse_definition
 from formicary.model.states import JobState
+from formicary.queen.manager.manager import Manager
 from formicary.settings import Settings
 
 _INTERRUPTED = 130
@@ -70,14 +73,32 @@ async def _run_elsewhere(loaded: Settings, wanted: Wanted, held: HomeHeldError) 
 
 async def _run_here(loaded: Settings, wanted: Wanted) -> int:
     from formicary import wiring
-    from formicary.cli.colonies import ant_options
+    from formicary.cli.ant_flags import ant_options
 
     options = ant_options(slots=wanted.slots, python_path=wanted.python_path)
     async with wiring.up(loaded, options) as colony:
+        ledger = RunLedger(loaded.home)
+        await ledger.cancel_orphans(colony.manager)
         saved = await colony.manager.save_definition(wanted.text, wanted.file)
         request = JobRequest(job_type=saved.record.job_type, version=saved.record.version, params=wanted.params)
-        submitted = await colony.manager.submit(request)
-        return await _watch(LocalJob(colony.manager, submitted.job.id, loaded.artifacts_url), wanted)
+        job_id = new_job_id()
+        ledger.note(job_id)
+        try:
+            await colony.manager.submit(request, job_id)
+            return await _watch(LocalJob(colony.manager, job_id, loaded.artifacts_url), wanted)
+        finally:
+            await _forget_if_over(ledger, colony.manager, job_id)
+
+
+async def _forget_if_over(ledger: RunLedger, manager: Manager, job_id: JobId) -> None:
+    try:
+        is_over = await manager.has_ended(job_id)
+    except NotFoundError:
+        is_over = True
+    except FormicaryError:
+        is_over = False
+    if is_over:
+        ledger.forget(job_id)
 
 
 async def _watch(source: JobSource, wanted: Wanted) -> int:

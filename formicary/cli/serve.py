@@ -30,7 +30,8 @@ def up(
 ) -> int:
     """Serve a whole colony: queen and ant in one process, with an embedded Postgres."""
     from formicary import log, settings
-    from formicary.cli.colonies import ant_options, serve_up
+    from formicary.cli.ant_flags import ant_options
+    from formicary.cli.colonies import serve_up
     from formicary.cli.serving import run_loop
 
     loaded = settings.load(

@@ -205,7 +205,9 @@ async def _cut_on_error(request: web.Request) -> AsyncIterator[None]:
     """Closes the connection on an error: the head of the answer has left, so that nothing else can tell."""
     try:
         yield
-    except FormicaryError as error:
+    except ConnectionError:
+        log.debug("reader_left", path=request.path)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the answer cannot be completed
         log.warning("answer_cut_short", path=request.path, error=str(error))
         if request.transport is not None:
             request.transport.abort()

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from formicary.artifacts.base import ArtifactMissingError, ArtifactStoreUnavailableError
+from formicary.artifacts.base import ArtifactCorruptError, ArtifactMissingError, ArtifactStoreUnavailableError
+from formicary.artifacts.keys import BadKeyError
 from formicary.errors import (
     ConflictError,
     FormicaryError,
@@ -35,6 +36,15 @@ from formicary.queen.manager.submissions import Submissions, Submitted
 from formicary.store.jobs import StoredJob
 
 MAX_PAGE = 500
+
+
+class ArtifactDamagedError(FormicaryError):
+    """The stored bytes are not those that the task left; nothing of them may be used."""
+
+    code = "ERR_ARTIFACT"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"artifact {name!r} was changed in the store: its digest is wrong; run its task again")
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,21 +120,27 @@ class Manager:
 
     # jobs
 
-    async def submit(self, request: JobRequest) -> Submitted:
+    async def submit(self, request: JobRequest, job_id: JobId | None = None) -> Submitted:
         """Accepts a job: when this returns, it is committed and never lost.
+
+        Args:
+            request: what to run.
+            job_id: the id that a new job gets; None: a fresh one.
 
         Raises:
             InvalidInputError: a param is missing or wrong, or the idempotency key was used with another body.
             NotFoundError: unknown job type or version.
         """
-        (result,) = await self.submit_batch([request])
+        (result,) = await self.submit_batch([request], () if job_id is None else (job_id,))
         if isinstance(result, FormicaryError):
             raise result
         return result
 
-    async def submit_batch(self, requests: Sequence[JobRequest]) -> list[Submitted | FormicaryError]:
+    async def submit_batch(
+        self, requests: Sequence[JobRequest], ids: Sequence[JobId] = ()
+    ) -> list[Submitted | FormicaryError]:
         """Accepts what is right, all in one commit; returns a job or an error for each request, in order."""
-        results = await self._submissions.submit(requests)
+        results = await self._submissions.submit(requests, ids)
         created_count = sum(1 for result in results if isinstance(result, Submitted))
         if created_count:
             JOBS_SUBMITTED.inc(created_count)
@@ -176,13 +192,13 @@ class Manager:
 
     # commands
 
-    async def cancel(self, job_id: str) -> JobView:
-        """Asks for a cancel; a second one also stops ``always_run`` tasks.
+    async def cancel(self, job_id: str, reason: str | None = None) -> JobView:
+        """Asks for a cancel; a second one also stops ``always_run`` tasks. ``reason`` is for people.
 
         Raises:
             ConflictError: the job has ended.
         """
-        return await self._command(commands.CANCEL, job_id)
+        return await self._command(commands.CANCEL, job_id, reason)
 
     async def pause(self, job_id: str) -> JobView:
         """Asks for a pause: nothing new starts.
@@ -219,17 +235,18 @@ class Manager:
             raise ConflictError(f'cannot restart job {job.id}: nothing of it failed; use mode "all" or from_task')
         return await self._issue(commands.RESTART, await self._stored(job_id), msgspec.json.encode(body).decode())
 
-    async def _command(self, kind: str, job_id: str) -> JobView:
+    async def _command(self, kind: str, job_id: str, reason: str | None = None) -> JobView:
         stored = await self._stored(job_id)
         commands.refuse_if_forbidden(kind, stored.view)
         if commands.is_unclaimed(stored.view):
-            change = await self._stores.jobs.change_pending(stored.view.id, kind, f"{kind} requested")
+            change = await self._stores.jobs.change_pending(stored.view.id, kind, reason or f"{kind} requested")
             if change.is_applied:
                 self._announce(kind, stored.view.id)
                 return await self.job(job_id)
             stored = await self._stored(job_id)
             commands.refuse_if_forbidden(kind, stored.view)
-        return await self._issue(kind, stored, "{}")
+        body = {} if reason is None else {"reason": reason}
+        return await self._issue(kind, stored, msgspec.json.encode(body).decode())
 
     async def _issue(self, kind: str, stored: StoredJob, body: str) -> JobView:
         await self._stores.commands.issue(stored.view.id, stored.shard, kind, body, None)
@@ -298,10 +315,12 @@ class Manager:
                 if held is not None:
                     yield held
                 held = chunk
-        except ArtifactMissingError as error:
+        except (ArtifactMissingError, BadKeyError) as error:
             raise NotFoundError(f"the bytes of artifact {ref.name!r} are gone") from error
         except ArtifactStoreUnavailableError as error:
             raise UnavailableError(f"the artifact store is away: {error}") from error
+        except ArtifactCorruptError as error:
+            raise ArtifactDamagedError(ref.name) from error
         if held is not None:
             yield held
 

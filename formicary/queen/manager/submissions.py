@@ -1,5 +1,6 @@
 """Submitting jobs: check, make the row, insert; answer with the job as it stands."""
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +20,8 @@ from formicary.queen.manager.rendering import Renderer
 from formicary.store.jobs import Inserted, InsertOutcome
 from formicary.store.rows import NewJob
 
+#: Requests of a batch that are checked before the loop turns to others.
+_LOOP_SHARE = 200
 #: How often a submission is made again because a newer version of its definition appeared meanwhile.
 _VERSIONS_CHASED = 5
 
@@ -64,17 +67,20 @@ class Submissions:
         self._shard_count = shard_count
         self._renderer = Renderer()
 
-    async def submit(self, requests: Sequence[JobRequest]) -> list[Submitted | JobId | FormicaryError]:
+    async def submit(
+        self, requests: Sequence[JobRequest], ids: Sequence[JobId] = ()
+    ) -> list[Submitted | JobId | FormicaryError]:
         """Inserts what is right in one commit; returns for each request its job, the id of the job that its key
-        already made, or what is wrong with it.
+        already made, or what is wrong with it. ``ids`` are for the new jobs; empty: fresh ones.
 
         Raises:
             UnavailableError: the database is away; nothing is known to be inserted.
         """
         results: dict[int, Submitted | JobId | FormicaryError] = {}
         remaining = list(range(len(requests)))
+        chosen = ids or [new_job_id() for _ in requests]
         for _ in range(_VERSIONS_CHASED):
-            remaining = await self._submit_once(requests, remaining, results)
+            remaining = await self._submit_once(requests, chosen, remaining, results)
             if not remaining:
                 break
         for number in remaining:
@@ -84,14 +90,17 @@ class Submissions:
     async def _submit_once(
         self,
         requests: Sequence[JobRequest],
+        ids: Sequence[JobId],
         numbers: list[int],
         results: dict[int, Submitted | JobId | FormicaryError],
     ) -> list[int]:
         drafts: dict[int, Draft] = {}
         now = self._clock.now()
         for number in numbers:
+            if len(drafts) % _LOOP_SHARE == _LOOP_SHARE - 1:
+                await asyncio.sleep(0)
             try:
-                drafts[number] = await self._draft(requests[number], now)
+                drafts[number] = await self._draft(requests[number], ids[number], now)
             except FormicaryError as error:
                 if isinstance(error, InvalidInputError) or error.code == "ERR_NOT_FOUND":
                     results[number] = error
@@ -109,7 +118,7 @@ class Submissions:
                 results[number] = result
         return stale
 
-    async def _draft(self, request: JobRequest, now: datetime) -> Draft:
+    async def _draft(self, request: JobRequest, job_id: JobId, now: datetime) -> Draft:
         check_request(request)
         params = encode_params(request.params)
         known = await self._find(request)
@@ -119,7 +128,6 @@ class Submissions:
         tasks, rendered_source = known.pending, None
         if definition.dynamic_template_tasks:
             tasks, rendered_source = await self._renderer.tasks(definition, request.params)
-        job_id = new_job_id()
         scheduled_at = None if request.scheduled_at is None else as_utc(request.scheduled_at)
         labels = {**definition.labels, **request.labels} if request.labels else definition.labels
         key = request.idempotency_key

@@ -137,7 +137,8 @@ async def test_a_batch_answers_each_item_in_order_with_its_job_or_its_problem(ap
 
 
 async def test_a_body_that_is_no_batch_is_refused(api: Api) -> None:
-    for body in ({}, {"jobs": {}}, {"jobs": [], "x": 1}):
+    bodies: list[dict[str, Any]] = [{}, {"jobs": {}}, {"jobs": [], "x": 1}]
+    for body in bodies:
         assert (await api.call("POST", f"{JOBS}/batch", json=body))[0] == 422
 
 

@@ -1,0 +1,84 @@
+"""The server itself: routes, definitions, health, and whom it does not answer."""
+
+import pytest
+
+from formicary.errors import InvalidInputError
+from formicary.queen.api.server import ApiServer
+from formicary.testing.front import TWO_TASKS, Api, QueenFront
+
+DEFINITIONS = "/api/v1/definitions"
+
+
+async def test_an_unknown_route_or_method_is_a_problem_document(api: Api) -> None:
+    assert (await api.call("GET", "/"))[0] == 404
+    assert (await api.call("GET", "/api/v1/jobs/a/b/c/d/e"))[0] == 404
+    assert (await api.call("DELETE", "/api/v1/jobs"))[0] == 405
+    assert (await api.call("PUT", "/api/v1/definitions"))[0] == 405
+
+
+async def test_a_changed_definition_makes_a_version_and_an_unchanged_one_does_not(api: Api) -> None:
+    statuses = []
+    for text in (TWO_TASKS, TWO_TASKS, TWO_TASKS + "# changed\n"):
+        status, document = await api.call("POST", DEFINITIONS, data=text.encode())
+        statuses.append((status, document["version"]))
+
+    assert statuses == [(201, 1), (200, 1), (201, 2)]
+    _, newest = await api.call("GET", f"{DEFINITIONS}/two")
+    _, versions = await api.call("GET", f"{DEFINITIONS}/two/versions")
+    _, listed = await api.call("GET", DEFINITIONS)
+    assert newest["source"] == TWO_TASKS + "# changed\n"
+    assert [version["version"] for version in versions["items"]] == [2, 1]
+    assert [(item["job_type"], item["version"]) for item in listed["items"]] == [("two", 2)]
+
+
+async def test_every_mistake_of_a_definition_is_listed_with_its_place(api: Api) -> None:
+    text = b"job_type: x\nsurprise: 1\ntasks:\n  - {task_type: a, method: SHEL, script: [x]}\n"
+
+    status, document = await api.call("POST", DEFINITIONS, data=text)
+
+    assert status == 422
+    assert len(document["errors"]) == 2
+    assert all(error["line"] and error["column"] and error["message"] for error in document["errors"])
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"a: [", b"- 1", b"a: \x00", b"&a [*a]"])
+async def test_what_is_no_definition_is_refused(api: Api, body: bytes) -> None:
+    assert (await api.call("POST", DEFINITIONS, data=body))[0] == 422
+
+
+async def test_a_document_of_ten_megabytes_is_too_large(api: Api) -> None:
+    assert (await api.call("POST", DEFINITIONS, data=b"#" * 10_000_000))[0] == 413
+
+
+async def test_health_and_metrics_answer(api: Api) -> None:
+    assert (await api.call("GET", "/health/live"))[1] == {"status": "live"}
+    assert (await api.call("GET", "/health/ready"))[1] == {"status": "ready"}
+    async with api.session.get("/metrics") as response:
+        assert "formicary_jobs_submitted_total" in await response.text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("Origin", "https://example.org"), ("Origin", "null"), ("Host", "rebound.example.org:7777"), ("Host", "[")],
+)
+async def test_pages_of_other_sites_are_not_answered(api: Api, name: str, value: str) -> None:
+    assert (await api.call("GET", "/api/v1/jobs", headers={name: value}))[0] == 403
+
+
+async def test_pages_of_this_machine_are_answered(api: Api) -> None:
+    headers = {"Origin": "http://localhost:3000", "Host": "localhost:7777"}
+    assert (await api.call("GET", "/api/v1/jobs", headers=headers))[0] == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org"])
+async def test_the_server_listens_on_loopback_only(front: QueenFront, host: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"FORMICARY_LISTEN.*loopback"):
+        ApiServer(front.manager, (host, 0))
+
+
+async def test_an_address_that_is_taken_is_named(front: QueenFront) -> None:
+    port = int(front.server.address.rpartition(":")[2])
+    other = ApiServer(front.manager, ("127.0.0.1", port))
+
+    with pytest.raises(InvalidInputError, match=f"FORMICARY_LISTEN.*{port}"):
+        await other.start()
