@@ -59,10 +59,11 @@ class Ant(Service):
     ) -> None:
         super().__init__()
         self._config = config
+        self._clock = clock
         self._executors = dict(executors)
         self._offered: dict[str, Executor] = {}
-        self.registration = Registration(bus, clock, config)
         in_process = {method for method, executor in executors.items() if executor.is_in_process}
+        self.registration = Registration(bus, clock, config)
         self._leases = Leases(config.lease_s, can_lapse=config.survives_process)
         self._assignments = Assignments()
         self._slots = Slots(config.slots, config.prefetch_for(in_process))
@@ -71,39 +72,11 @@ class Ant(Service):
         self._folders = Folders(config.folder)
         self._shipper = LogShipper(bus, clock, config.log_limit_bytes)
         self._reporter = Reporter(bus, clock, self._assignments, self._slots)
-        self._runner = Runner(
-            folders=self._folders,
-            transfer=Transfer(artifacts),
-            shipper=self._shipper,
-            reporter=self._reporter,
-            slots=self._slots,
-            wardship=self._wardship,
-            clock=clock,
-        )
-        self._intake = Intake(
-            config=config,
-            clock=clock,
-            executors=self._offered,
-            registration=self.registration,
-            acceptance=self._acceptance,
-            assignments=self._assignments,
-            slots=self._slots,
-            runner=self._runner,
-            reporter=self._reporter,
-        )
+        self._runner = self._make_runner(Transfer(artifacts))
+        self._intake = self._make_intake()
         self._inbox = Inbox(bus, clock, self.registration.inbox_topic, config.topics_are_dear, self._intake.handle)
         self._answers = Answers(bus, clock, config, self._on_answer)
-        self._heartbeats = Heartbeats(
-            bus=bus,
-            clock=clock,
-            config=config,
-            registration=self.registration,
-            leases=self._leases,
-            slots=self._slots,
-            assignments=self._assignments,
-            acceptance=self._acceptance,
-        )
-        self._clock = clock
+        self._heartbeats = self._make_heartbeats(bus)
         self._renewals: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] | None = None
         self._drain_asked = asyncio.Event()
@@ -143,7 +116,41 @@ class Ant(Service):
         """Returns how many slots neither a running nor a waiting attempt takes."""
         return self._slots.free
 
-    # Start and end ---------------------------------------------------------------------------------
+    def _make_runner(self, transfer: Transfer) -> Runner:
+        return Runner(
+            folders=self._folders,
+            transfer=transfer,
+            shipper=self._shipper,
+            reporter=self._reporter,
+            slots=self._slots,
+            wardship=self._wardship,
+            clock=self._clock,
+        )
+
+    def _make_intake(self) -> Intake:
+        return Intake(
+            config=self._config,
+            clock=self._clock,
+            executors=self._offered,
+            registration=self.registration,
+            acceptance=self._acceptance,
+            assignments=self._assignments,
+            slots=self._slots,
+            runner=self._runner,
+            reporter=self._reporter,
+        )
+
+    def _make_heartbeats(self, bus: Bus) -> Heartbeats:
+        return Heartbeats(
+            bus=bus,
+            clock=self._clock,
+            config=self._config,
+            registration=self.registration,
+            leases=self._leases,
+            slots=self._slots,
+            assignments=self._assignments,
+            acceptance=self._acceptance,
+        )
 
     async def _open(self) -> None:
         await self._wardship.start()
@@ -234,8 +241,6 @@ class Ant(Service):
         await self._reporter.drained()
         held = tuple(assignment.held() for assignment in unfinished)
         await self.registration.leave(self.registration.incarnation, held)
-
-    # What owners and the warden say -----------------------------------------------------------------
 
     def _on_answer(self, seen: HeartbeatsSeen) -> None:
         incarnation = self.registration.incarnation

@@ -77,8 +77,6 @@ class Warden:
         if not self._is_told_bye and self._broker_url:
             self._publish_obituaries()
 
-    # -- the ant's words ------------------------------------------------------------------------
-
     def _configure(self) -> bool:
         while b"\n" not in self._input:
             data = os.read(self._socket, 65536)
@@ -126,8 +124,6 @@ class Warden:
             return False
         self._guarded[guarded.pid] = guarded
         return True
-
-    # -- watching -------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         """Returns when the ant is dead, killed or has said goodbye."""
@@ -177,8 +173,6 @@ class Warden:
             os.kill(self._ant_pid, signal.SIGKILL)
         return True
 
-    # -- the end --------------------------------------------------------------------------------
-
     def _end(self, incarnation: str) -> None:
         work = [item for item in self._guarded.values() if item.incarnation == incarnation]
         kill_all(work, [incarnation])
@@ -195,8 +189,6 @@ class Warden:
     def _say(self, *words: object) -> None:
         with contextlib.suppress(OSError):
             os.write(self._socket, "\t".join(map(str, words)).encode() + b"\n")
-
-    # -- the lock -------------------------------------------------------------------------------
 
     def _acquire(self) -> bool:
         """Takes the ant's lock; waits for a former warden, not for a live ant of the same id."""
