@@ -16,7 +16,7 @@ import pytest
 FORMICARY = Path(sys.executable).parent / "formicary"
 PATIENCE_S = 60.0
 
-QUICK = "job_type: quick\ntasks:\n  - {task_type: say, method: SHELL, script: [echo 'hello {{ name }}']}\n"
+QUICK = 'job_type: quick\ntasks:\n  - {task_type: say, method: SHELL, script: ["echo hello {{ name }}"]}\n'
 SLOW = (
     "job_type: slow\ntasks:\n  - {task_type: nap, method: SHELL, script: [echo napping, sleep 600]}\n"
     "  - {task_type: tidy, method: SHELL, always_run: true, script: [echo tidied]}\n"
@@ -60,7 +60,7 @@ class Place:
                 env=self.environment,
                 stderr=log,
             )
-        until(ready.exists, lambda: (self.folder / "up.log").read_text())
+        until(ready.exists, (self.folder / "up.log").read_text)
         holder = json.loads((self.home / "lock").read_text())
         self.environment["FORMICARY_SERVER"] = holder["listen"]
         return process
