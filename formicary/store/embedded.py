@@ -41,7 +41,7 @@ SOCKET_NAME = ".s.PGSQL.5432"
 SOCKET_PATH_LIMIT = 107
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 10.0
-WATCH_INTERVAL_S = 0.1
+WATCH_INTERVAL_S = 0.25
 LOG_LIMIT_BYTES = 4 << 20
 START_TRIES = 5
 
@@ -158,9 +158,12 @@ class EmbeddedPostgres:
             raise
 
     def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._lock is None:
+            return
+        if self._sockets.parent != self._folder:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+        self._lock.close()
+        self._lock = None
 
     async def _launch(self) -> None:
         await wait_until_vacant(self._data)

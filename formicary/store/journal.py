@@ -1,6 +1,6 @@
 """The journal: a batch of new states in one statement, one round trip and one commit.
 
-Rules (``protocol.md`` 2; the SQL function ``journal_commit`` in ``schema.sql`` keeps them in the database):
+Rules (``protocol.md`` 2; the SQL function ``journal_commit`` in ``functions.sql`` keeps them in the database):
 
 - The epochs of the touched shards are checked under row locks: a queen that lost a lease commits nothing.
 - Each batch has a number that rises; every shard row it touches keeps (incarnation, number) as its mark.

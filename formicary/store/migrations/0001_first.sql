@@ -108,7 +108,7 @@ CREATE TABLE tasks (
     started_at    timestamptz,                       -- by the clock of the ant
     finished_at   timestamptz,                       -- by the clock of the ant, or of the owner where no ant ended it
     PRIMARY KEY (job_id, task_no)
-) WITH (fillfactor = 60);
+) WITH (fillfactor = 45);
 COMMENT ON TABLE tasks IS 'The present state of every task that ever left PENDING.';
 
 CREATE TABLE task_attempts (

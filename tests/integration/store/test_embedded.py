@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import asyncpg
 import pytest
@@ -19,6 +20,7 @@ from formicary.store.embedded import EmbeddedPostgres
 OWNER = """
 import asyncio, sys
 from pathlib import Path
+from urllib.parse import unquote
 from formicary.store.embedded import EmbeddedPostgres
 
 async def main():
@@ -149,6 +151,7 @@ async def test_a_long_path_gets_its_socket_elsewhere(tmp_path: Path) -> None:
         assert await _ask(url, "SELECT 1") == 1
     finally:
         await server.stop()
+    assert not Path(unquote(url.partition("host=")[2])).exists()  # noqa: ASYNC240 - one look
 
 
 async def test_a_second_owner_of_a_folder_is_refused_and_told_who_holds_it(
