@@ -156,7 +156,9 @@ class Manager:
         Raises:
             NotFoundError: there is none of this id.
         """
-        stored = await self._stored(job_id)
+        return await self._with_tasks(await self._stored(job_id))
+
+    async def _with_tasks(self, stored: StoredJob) -> JobView:
         pending = await self._book.tasks_of(stored.view.id, stored.definition_id, stored.rendered_source)
         if stored.view.state is JobState.PENDING and stored.view.attempt == 1:
             return msgspec.structs.replace(stored.view, tasks=pending)
@@ -170,8 +172,14 @@ class Manager:
             NotFoundError: there is none of this id.
         """
         known_id = checked_id(job_id)
-        await self._around.watch.wait(known_id, timeout_s, lambda: self.has_ended(known_id))
-        return await self.job(known_id)
+        seen: list[StoredJob] = []
+
+        async def has_ended() -> bool:
+            seen[:] = [await self._stored(known_id)]
+            return seen[0].view.state in TERMINAL_JOB_STATES
+
+        await self._around.watch.wait(known_id, timeout_s, has_ended)
+        return await self._with_tasks(seen[0])
 
     async def has_ended(self, job_id: str) -> bool:
         """Returns whether the job is in a terminal state."""
