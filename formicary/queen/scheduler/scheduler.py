@@ -21,7 +21,7 @@ from formicary.service import Service
 from formicary.store.claims import ClaimStore
 from formicary.store.jobs import JobStore
 from formicary.store.leases import LeaseStore
-from formicary.store.rows import LeaseRow
+from formicary.store.rows import JobRecord, LeaseRow
 from formicary.store.shards import LoadedJob
 
 log = structlog.get_logger(__name__)
@@ -57,6 +57,10 @@ class Launcher(Protocol):
         """Starts jobs."""
         ...
 
+    def launch_known(self, loaded: Sequence[LoadedJob], leader_epoch: int) -> bool:
+        """Starts jobs at once, or says False and starts none."""
+        ...
+
 
 class Scheduler(Service):
     """Claims due jobs while this queen is the leader."""
@@ -83,6 +87,23 @@ class Scheduler(Service):
         self._keeper = LeaseKeeper(leases, [LEADER], queen_id, incarnation, lease_s, clock, self)
         self._wake = asyncio.Event()
         self._explained: set[JobId] = set()
+        #: More jobs are due than the last look could take.
+        self._has_backlog = True
+
+    def offer(self, records: Sequence[JobRecord]) -> None:
+        """Takes jobs that were just inserted, due at once and of types without a limit; wakes where it cannot.
+
+        While nothing else waits they need not be looked for in the database: the claim in the commit of their start
+        checks that they are PENDING still, and leaves out those that are not.
+        """
+        own = [LoadedJob(record, []) for record in records if self._launcher.owns(record.shard)]
+        epoch = self._keeper.epoch(LEADER)
+        is_idle = not self._has_backlog and self._keeper.is_valid(LEADER) and self._launcher.room() > len(own)
+        is_taken = (
+            epoch is not None and is_idle and len(own) == len(records) and self._launcher.launch_known(own, epoch)
+        )
+        if not is_taken:
+            self.wake()
 
     def wake(self) -> None:
         """Makes the next look happen now: a job was submitted, or one ended."""
@@ -112,14 +133,16 @@ class Scheduler(Service):
         epoch = self._keeper.epoch(LEADER)
         room = min(CLAIM_COUNT, self._launcher.room())
         if epoch is None or not self._keeper.is_valid(LEADER) or room <= 0:
+            self._has_backlog = True
             return False
         due = await self._claims.peek(room, self._launcher.claiming())
+        self._has_backlog = len(due) == room
         own = [item for item in due if self._launcher.owns(item.job.shard)]
         if own:
             await self._launcher.launch(own, epoch)
         if len(own) < len(due):
             await self._launch_elsewhere([item for item in due if not self._launcher.owns(item.job.shard)], epoch)
-        return len(due) == room
+        return self._has_backlog
 
     async def _launch_elsewhere(self, items: list[LoadedJob], epoch: int) -> None:
         claimed = set(await self._claims.claim_ready([item.job.id for item in items], epoch))

@@ -37,7 +37,7 @@ from formicary.store.commands import CommandStore
 from formicary.store.definitions import DefinitionStore
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
-from formicary.store.rows import LeaseRow
+from formicary.store.rows import JobRecord, LeaseRow
 from formicary.store.shards import LoadedJob, ShardStore
 
 log = structlog.get_logger(__name__)
@@ -148,16 +148,33 @@ class Supervisor(Service):
 
     async def launch(self, loaded: Sequence[LoadedJob], leader_epoch: int) -> None:
         """Takes due jobs of own shards: their claim, their start and the first dispatches are one commit."""
-        prepared = await prepare(self._programs, loaded)
+        prepared = await prepare(self._programs, [item for item in loaded if not self._is_live(item.job)])
         self.loop.claiming.update(item.job.id for item, _ in prepared)
         self.loop.put(lambda now: self._begin(prepared, leader_epoch, now))
+
+    def launch_known(self, loaded: Sequence[LoadedJob], leader_epoch: int) -> bool:
+        """Does what ``launch`` does, at once; says False, and does nothing, where a program is not compiled yet."""
+        prepared = []
+        for item in loaded:
+            program = self._programs.cached(item.job)
+            if program is None:
+                return False
+            prepared.append((item, program))
+        self.loop.claiming.update(item.job.id for item in loaded)
+        self.loop.put(lambda now: self._begin(prepared, leader_epoch, now))
+        return True
+
+    def _is_live(self, record: JobRecord) -> bool:
+        shard = self.loop.shards.get(record.shard)
+        return shard is not None and record.id in shard.jobs
 
     def _begin(self, prepared: Sequence[Prepared], leader_epoch: int | None, now: datetime) -> None:
         engine = self.loop.engine
         for item, program in prepared:
             shard = self.loop.shards.get(item.job.shard)
-            if shard is None or item.job.id in shard.jobs:
+            if shard is None:
                 self.loop.claiming.discard(item.job.id)
+            if shard is None or item.job.id in shard.jobs:
                 continue
             live = shard.jobs[item.job.id] = bring_to_life(item, program, shard)
             if leader_epoch is not None:
