@@ -81,6 +81,8 @@ class Runner:
         try:
             end = await self._carry_out(assignment, folder, sink)
             await sink.close()
+            if not assignment.executor.is_in_process:
+                await self._wardship.sync()
         except Exception as exc:  # a defect of an executor or a store must fail its attempt, not the ant
             log.exception("attempt_crashed", job_id=assignment.key[0], task_type=assignment.order.task_type)
             end = error_end("ERR_EXECUTOR", f"a defect of the ant ended the attempt: {exc!r}")

@@ -3,8 +3,8 @@
 ``python -m formicary.ant.warden FD`` speaks lines of tab-separated words over the inherited socket ``FD``.
 From the ant: ``config lock_path ant_pid ant_id lease_s broker_url sys_path`` (once, first) · ``life incarnation`` ·
 ``lease incarnation shard expires_at`` · ``register n pid incarnation shard job task attempt`` · ``forget pid`` ·
-``end n incarnation`` · ``over incarnation`` · ``bye``. To the ant: ``ready`` · ``held holder`` · ``yes n`` ·
-``no n`` · ``lapsed incarnation``.
+``end n incarnation`` · ``sync n`` · ``over incarnation`` · ``bye``. To the ant: ``ready`` · ``held holder`` ·
+``yes n`` · ``no n`` · ``lapsed incarnation``.
 
 Rules:
 
@@ -109,6 +109,8 @@ class Warden:
             case ["end", number, incarnation]:
                 self._end(incarnation)
                 self._say("yes", number)
+            case ["sync", number]:
+                self._say("yes", number)
             case ["over", incarnation]:
                 self._lapsed.pop(incarnation, None)
             case ["bye"]:
@@ -161,9 +163,10 @@ class Warden:
             return
         incarnation = self._lives[-1]
         self._leases.clear()
-        self._end(incarnation)
-        self._lapsed[incarnation] = now() + PATIENCE_S
+        # Said before anything is killed: the ant must not take our KILL for the task's own end.
         self._say("lapsed", incarnation)
+        self._lapsed[incarnation] = now() + PATIENCE_S
+        self._end(incarnation)
 
     def _kills_impatiently(self) -> bool:
         """Kills an ant that did not end a lapsed incarnation in time."""

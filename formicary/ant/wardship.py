@@ -31,8 +31,8 @@ class Wardship:
     """The connection to the warden of one ant.
 
     Args:
-        on_lapse: called with the incarnation whose lease the warden saw end; its processes are dead by then. Whatever
-            of it runs in the ant's own process must be over within the warden's patience, and ``over`` be said.
+        on_lapse: called with the incarnation whose lease the warden saw end, before it kills. Whatever of it
+            runs in the ant's own process must be over within the warden's patience, and ``over`` be said.
     """
 
     def __init__(self, config: AntConfig, on_lapse: Callable[[Incarnation], None]) -> None:
@@ -81,6 +81,14 @@ class Wardship:
     def forget(self, pid: int) -> None:
         """Tells that a process group is gone."""
         self._say("forget", pid)
+
+    async def sync(self) -> None:
+        """Returns when everything that the warden said so far was heard: a lapse is heard before what it killed.
+
+        At once where no lease can lapse.
+        """
+        if self._config.survives_process:
+            await self._ask("sync")
 
     async def end(self, incarnation: Incarnation) -> None:
         """Has all processes of an incarnation killed; returns when they are dead."""
