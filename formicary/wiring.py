@@ -49,6 +49,7 @@ from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
 from formicary.store.logs import LogStore
 from formicary.store.migrations import migrate
+from formicary.store.rows import JobRecord
 from formicary.store.shards import ShardStore
 
 log = structlog.get_logger(__name__)
@@ -194,6 +195,7 @@ class _Foundation:
         self._stack.push_async_callback(self._store_logs, bus)
         bell = _Bell(watch, bus)
         journal = Journal(database, self._incarnation)
+        self._stack.push_async_callback(journal.close)
         supervisor = Supervisor(
             SupervisorConfig(
                 queen_id=QueenId(queen_id),
@@ -334,9 +336,11 @@ class _Bell:
         self.scheduler: Scheduler | None = None
         self.supervisor: Supervisor | None = None
 
-    def submitted(self) -> None:
-        """Wakes the scheduler."""
-        if self.scheduler is not None:
+    def submitted(self, startable: Sequence[JobRecord] = ()) -> None:
+        """Offers the scheduler jobs that can start at once, or makes it look for them."""
+        if self.scheduler is not None and startable:
+            self.scheduler.offer(startable)
+        elif self.scheduler is not None:
             self.scheduler.wake()
 
     def command(self, shard: int) -> None:

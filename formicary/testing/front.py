@@ -1,5 +1,6 @@
 """The front of a queen for tests: manager, server and log writer over a real database; no scheduler, no supervisor."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
 from formicary.store.jobs import JobStore
 from formicary.store.logs import LogStore
+from formicary.store.rows import JobRecord
 
 SHARDS = 16
 
@@ -42,7 +44,7 @@ class RecordingWake:
         self.submitted_count = 0
         self.shards: list[int] = []
 
-    def submitted(self) -> None:
+    def submitted(self, startable: Sequence[JobRecord] = ()) -> None:
         """Counts a call."""
         self.submitted_count += 1
 

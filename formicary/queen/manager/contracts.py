@@ -1,6 +1,6 @@
 """What the manager needs of the rest of the process, passed in by the composition root."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -15,13 +15,17 @@ from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
 from formicary.store.jobs import JobStore
 from formicary.store.logs import LogStore
+from formicary.store.rows import JobRecord
 
 
 class Wake(Protocol):
     """Tells others in the colony that rows wait for them. Losing a call costs time, never a job."""
 
-    def submitted(self) -> None:
-        """Says that PENDING jobs were inserted or changed."""
+    def submitted(self, startable: Sequence[JobRecord] = ()) -> None:
+        """Says that PENDING jobs were inserted or changed.
+
+        ``startable`` are all of those inserted, where nothing keeps any of them from starting at once.
+        """
         ...
 
     def command(self, shard: int) -> None:

@@ -141,10 +141,11 @@ class Manager:
     ) -> list[Submitted | FormicaryError]:
         """Accepts what is right, all in one commit; returns a job or an error for each request, in order."""
         results = await self._submissions.submit(requests, ids)
-        created_count = sum(1 for result in results if isinstance(result, Submitted))
-        if created_count:
-            JOBS_SUBMITTED.inc(created_count)
-            self._around.wake.submitted()
+        created = [result for result in results if isinstance(result, Submitted)]
+        if created:
+            JOBS_SUBMITTED.inc(len(created))
+            startable = [result.startable for result in created if result.startable is not None]
+            self._around.wake.submitted(startable if len(startable) == len(created) else ())
         return [await self._first(result) if isinstance(result, str) else result for result in results]
 
     async def _first(self, job_id: JobId) -> Submitted:

@@ -18,7 +18,7 @@ from formicary.queen.manager.checks import as_utc, check_request, encode_params,
 from formicary.queen.manager.intake import Intake
 from formicary.queen.manager.rendering import Renderer
 from formicary.store.jobs import Inserted, InsertOutcome
-from formicary.store.rows import NewJob
+from formicary.store.rows import JobRecord, NewJob
 
 #: Requests of a batch that are checked before the loop turns to others.
 _LOOP_SHARE = 200
@@ -27,10 +27,14 @@ _VERSIONS_CHASED = 5
 
 
 class Submitted(NamedTuple):
-    """An accepted job; ``is_new`` is False where its idempotency key had been seen with the same body."""
+    """An accepted job; ``is_new`` is False where its idempotency key had been seen with the same body.
+
+    ``startable`` is its row where nothing keeps it from starting at once.
+    """
 
     job: JobView
     is_new: bool
+    startable: JobRecord | None = None
 
 
 class Draft(NamedTuple):
@@ -54,6 +58,37 @@ class Draft(NamedTuple):
             created_at=self.row.created_at,
             scheduled_at=self.row.scheduled_at,
             tasks=self.tasks,
+        )
+
+    def startable(self) -> JobRecord | None:
+        """Returns the inserted row as a queen loads it, unless the job is due later or its type has a limit."""
+        row = self.row
+        if row.scheduled_at is not None or self.known.definition.max_concurrency is not None:
+            return None
+        return JobRecord(
+            id=row.id,
+            job_type_id=row.job_type_id,
+            job_type=self.known.record.job_type,
+            definition_id=row.definition_id,
+            version=self.known.record.version,
+            shard=row.shard,
+            state=JobState.PENDING,
+            priority=row.priority,
+            created_at=row.created_at,
+            user_name=row.user_name,
+            params=row.params,
+            rendered_source=row.rendered_source,
+            attempt=1,
+            retries_used=0,
+            cancelling=False,
+            stop_code=None,
+            stop_message=None,
+            elapsed_s=0.0,
+            counting_since=None,
+            started_at=None,
+            finished_at=None,
+            error_code=None,
+            error_message=None,
         )
 
 
@@ -158,7 +193,7 @@ class Submissions:
     def _result(self, draft: Draft, inserted: Inserted) -> Submitted | JobId | FormicaryError | None:
         match inserted.outcome:
             case InsertOutcome.CREATED:
-                return Submitted(draft.view(), is_new=True)
+                return Submitted(draft.view(), is_new=True, startable=draft.startable())
             case InsertOutcome.EXISTING:
                 return inserted.job_id
             case InsertOutcome.KEY_CONFLICT:

@@ -32,7 +32,7 @@ from formicary.queen.supervisor.program import Programs
 from formicary.queen.supervisor.rendering import beginning
 from formicary.queen.supervisor.sweep import Sweep, waiting_reasons
 from formicary.service import Service
-from formicary.states.inputs import AttemptLost, JobBegan
+from formicary.states.inputs import AttemptLost
 from formicary.store.commands import CommandStore
 from formicary.store.definitions import DefinitionStore
 from formicary.store.journal import Journal
