@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from brokers.base import Delivery, Subscription
+from brokers.calls import end_task
 from brokers.errors import BrokerClosedError, BrokerUnavailableError
 from brokers.reconnect import Backoff
 
@@ -56,7 +57,7 @@ class PullingSubscription(Subscription):
 
     async def _fetch_into_buffer(self, max_count: int) -> None:
         backoff = Backoff()
-        while not self._buffer:
+        while not self._buffer and not self._closed.is_set():
             try:
                 self._buffer.extend(await self._pull(max_count))
                 backoff.reset()
@@ -74,10 +75,7 @@ class PullingSubscription(Subscription):
                 await asyncio.sleep(backoff.pause_s())
 
     async def _stop_fetching(self) -> None:
-        fetch = self._fetch
-        if fetch is not None:
-            fetch.cancel()
-            await asyncio.wait({fetch})
+        await end_task(self._fetch)
 
     def _check_open(self) -> None:
         if self._closed.is_set():

@@ -28,8 +28,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from brokers.base import Broker, Capabilities, Edge, Entry, Message, Position, Subscription
+from brokers.calls import Calls
 from brokers.errors import (
-    BrokerClosedError,
     BrokerRefusedError,
     BrokerUnavailableError,
     MessageTooLargeError,
@@ -132,8 +132,7 @@ class RedisBroker(Broker):
 
     def __init__(self, url: BrokerUrl) -> None:
         self._link = Link(url)
-        self._is_open = False
-        self._calls: set[asyncio.Future[Any]] = set()
+        self._calls = Calls("redis broker")
         self._subscriptions: set[Subscription] = set()
         #: Topic -> the position returned last: reading on from there needs no look at what was trimmed.
         self._read_up_to: dict[str, Position | Edge] = {}
@@ -142,21 +141,19 @@ class RedisBroker(Broker):
         """Connects, and logs what the server's settings mean for durability."""
         with self._link.errors():
             await self._link.client.ping()
-        self._is_open = True
+        self._calls.open()
         await self._check_durability()
 
     async def close(self) -> None:
         """Closes subscriptions, ends pending calls and disconnects."""
-        self._is_open = False
         for subscription in list(self._subscriptions):
             await subscription.close()
-        for call in list(self._calls):
-            call.cancel()
+        self._calls.close()
         await self._link.client.aclose()
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Adds the batch in one round trip."""
-        self._check_open()
+        self._calls.check_open()
         for message in messages:
             if len(message.body) > MAX_MESSAGE_BYTES:
                 raise MessageTooLargeError(message.topic, len(message.body), MAX_MESSAGE_BYTES)
@@ -174,7 +171,7 @@ class RedisBroker(Broker):
         """Joins a group, which is made where there is none, or listens."""
         from brokers.redis_subscriptions import Listener, Member
 
-        self._check_open()
+        self._calls.check_open()
         subscription: Member | Listener
         if group is None:
             subscription = Listener(self._link, topics, self._subscriptions.discard)
@@ -186,7 +183,7 @@ class RedisBroker(Broker):
 
     async def read(self, topic: str, after: Position | Edge, max_count: int, timeout_s: float) -> list[Entry]:
         """Reads a stream by entry id."""
-        self._check_open()
+        self._calls.check_open()
         loop = asyncio.get_running_loop()
         deadline, backoff = loop.time() + timeout_s, Backoff()
         place: bytes | None = None
@@ -234,7 +231,7 @@ class RedisBroker(Broker):
 
     async def end(self, topic: str) -> Position | Edge:
         """Returns the id of the newest entry."""
-        self._check_open()
+        self._calls.check_open()
         end = await self._call(lambda: self._end(topic))
         self._read_up_to[topic] = end
         return end
@@ -250,43 +247,27 @@ class RedisBroker(Broker):
 
     async def trim(self, topic: str, before: Position) -> None:
         """Drops what lies before the entry that the position names."""
-        self._check_open()
+        self._calls.check_open()
         await self._call(lambda: self._link.client.xtrim(self._link.key(topic), minid=before, approximate=False))
 
     async def depth(self, topic: str, group: str) -> int:
         """Returns pending and not yet delivered entries."""
         from brokers.redis_subscriptions import depth_of
 
-        self._check_open()
+        self._calls.check_open()
         return await self._call(lambda: depth_of(self._link, topic, group))
 
     async def delete_topic(self, topic: str) -> None:
         """Deletes the stream, with its groups, and their counts of rejections."""
         from brokers.redis_subscriptions import delete
 
-        self._check_open()
+        self._calls.check_open()
         await self._call(lambda: delete(self._link, topic))
         self._read_up_to.pop(topic, None)
 
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Runs a call of the driver that ``close`` ends."""
-        self._check_open()
-
-        async def run() -> T:
-            return await work()
-
-        call = asyncio.ensure_future(run())
-        self._calls.add(call)
-        try:
-            with self._link.errors():
-                return await call
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if not self._is_open and current is not None and not current.cancelling():
-                raise BrokerClosedError("redis broker") from None
-            raise
-        finally:
-            self._calls.discard(call)
+        with self._link.errors():
+            return await self._calls.run(work)
 
     async def _check_durability(self) -> None:
         wanted = {"appendonly": ("yes",), "appendfsync": ("always",), "maxmemory-policy": ("noeviction",)}
@@ -298,10 +279,6 @@ class RedisBroker(Broker):
         weak = {name: value for name, value in settings.items() if _text(value) not in wanted[name]}
         if weak:
             log.warning("redis_durability_weak", url=self._link.lifeline.url, settings=weak)
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise BrokerClosedError("redis broker")
 
 
 def _text(value: str | bytes) -> str:

@@ -10,19 +10,19 @@ Rules of a member:
 """
 
 import asyncio
-import heapq
-import itertools
 import os
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 from redis import exceptions
 
-from brokers.base import DEAD_SUFFIX, MAX_REJECTIONS, REASON_HEADER, Delivery, Message, Subscription
+from brokers.base import DEAD_SUFFIX, REASON_HEADER, Delivery, Subscription
+from brokers.calls import end_task
 from brokers.errors import BrokerError, BrokerUnavailableError
+from brokers.holding import HoldingSubscription, Token, is_last_chance
 from brokers.pulling import PullingSubscription
 from brokers.redis import SLICE_S, Link, decode, encode
 
@@ -47,13 +47,7 @@ end
 """
 
 
-class _Token(NamedTuple):
-    topic: str
-    entry: bytes
-    serial: int
-
-
-class Member(PullingSubscription):
+class Member(HoldingSubscription):
     """A consumer of a group."""
 
     def __init__(
@@ -65,10 +59,6 @@ class Member(PullingSubscription):
         self._group = group
         self._name = f"{consumer}-{os.urandom(4).hex()}"
         self._left = left
-        self._serials = itertools.count(1)
-        #: (topic, entry) -> serial of its newest delivery, for all that is pending under this name.
-        self._owned: dict[tuple[str, bytes], int] = {}
-        self._delayed: list[tuple[float, int, Delivery]] = []
         self._next_claim_at = 0.0
         self._cursors: dict[str, bytes] = {}
         self._keeper: asyncio.Task[None] | None = None
@@ -130,31 +120,7 @@ class Member(PullingSubscription):
         ]
 
     def _deliver(self, topic: str, entry: bytes, fields: dict[bytes, bytes], rejections: int) -> Delivery:
-        return self._own(topic, entry, decode(topic, fields), rejections)
-
-    def _own(self, topic: str, entry: bytes, message: Message, rejections: int) -> Delivery:
-        serial = next(self._serials)
-        self._owned[topic, entry] = serial
-        return Delivery(message, entry.decode(), rejections, _Token(topic, entry, serial))
-
-    def _next_due_s(self) -> float | None:
-        now = asyncio.get_running_loop().time()
-        while self._delayed and self._delayed[0][0] <= now:
-            _, _, delivery = heapq.heappop(self._delayed)
-            if self._is_current(delivery.token):
-                self._buffer.append(delivery)
-        return self._delayed[0][0] - now if self._delayed else None
-
-    def _is_current(self, token: _Token) -> bool:
-        return self._owned.get((token.topic, token.entry)) == token.serial
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledges by entry id, whoever holds it; repeats until the server took it."""
-        self._check_open()
-        if deliveries:
-            await self._insist(lambda: self._finish(deliveries))
-        for delivery in deliveries:
-            self._owned.pop((delivery.token.topic, delivery.token.entry), None)
+        return self._own(topic, entry, decode(topic, fields), entry.decode(), rejections)
 
     async def _finish(self, deliveries: Sequence[Delivery]) -> None:
         pipeline = self._link.client.pipeline(transaction=False)
@@ -165,26 +131,12 @@ class Member(PullingSubscription):
         with self._link.errors():
             await pipeline.execute()
 
-    async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0, reason: str = "") -> None:
-        """Counts a rejection of each delivery that is still this member's newest of its message."""
-        self._check_open()
-        due = asyncio.get_running_loop().time() + delay_s
-        current = [delivery for delivery in deliveries if self._is_current(delivery.token)]
-        for delivery in current:
-            # From here on the delivery is spent, also while the server is waited for.
-            token: _Token = delivery.token
-            rejected = self._own(token.topic, token.entry, delivery.message, delivery.rejections + 1)
-            if rejected.rejections < MAX_REJECTIONS:
-                heapq.heappush(self._delayed, (due, rejected.token.serial, rejected))
-        if current:
-            await self._insist(lambda: self._reject(current, reason))
-
     async def _reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
         # Counts are set, not raised, and a dead letter moves in one transaction: repeating does no harm.
         pipeline = self._link.client.pipeline(transaction=True)
         for delivery in deliveries:
-            token: _Token = delivery.token
-            if delivery.rejections + 1 < MAX_REJECTIONS:
+            token: Token = delivery.token
+            if not is_last_chance(delivery):
                 pipeline.hset(self._counts(token.topic), token.entry.decode(), str(delivery.rejections + 1))
                 continue
             headers = {**delivery.message.headers, REASON_HEADER: reason}
@@ -194,9 +146,6 @@ class Member(PullingSubscription):
             pipeline.hdel(self._counts(token.topic), token.entry.decode())
         with self._link.errors():
             await pipeline.execute()
-        for delivery in deliveries:
-            if delivery.rejections + 1 >= MAX_REJECTIONS:
-                self._owned.pop((delivery.token.topic, delivery.token.entry), None)
 
     async def close(self) -> None:
         """Leaves; what is pending can be claimed at once."""
@@ -205,9 +154,7 @@ class Member(PullingSubscription):
         self._closed.set()
         self._left(self)
         await self._stop_fetching()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+        await end_task(self._keeper)
         try:
             with self._link.errors():
                 await self._release()
@@ -219,7 +166,7 @@ class Member(PullingSubscription):
         waits_ms = {
             (item.token.topic, item.token.entry): int((due - now) * 1000)
             for due, _, item in self._delayed
-            if self._is_current(item.token)
+            if self._is_current(item)
         }
         for topic in self._topics.values():
             by_idle: defaultdict[int, list[bytes]] = defaultdict(list)
@@ -249,7 +196,7 @@ class Member(PullingSubscription):
             start = f"({entries[-1].decode()}"
 
     async def _keep(self) -> None:
-        while True:
+        while not self._closed.is_set():
             await asyncio.sleep(self._link.claim_after_s / 3)
             try:
                 with self._link.errors():
@@ -270,11 +217,10 @@ class Member(PullingSubscription):
         if not before:
             return
         mine = set(await self._pending(topic))
-        for key, serial in before:
-            if key[1] not in mine and self._owned.get(key) == serial:
-                del self._owned[key]  # another member claimed it while this one stood still
-        self._buffer = deque(item for item in self._buffer if self._is_current(item.token))
-        held = [entry for (_, entry), _ in before if entry in mine]
+        lost = {key for key, serial in before if key[1] not in mine and self._owned.get(key) == serial}
+        if lost:  # another member claimed them while this one stood still
+            self._disown_where(lambda *key: key in lost)
+        held = [entry for entry in mine if (topic, entry) in self._owned]
         for start in range(0, len(held), _PAGE):
             await self._reset_idle(topic, held[start : start + _PAGE], 0)
 
@@ -398,7 +344,7 @@ def _order(entry: bytes) -> tuple[int, int]:
     return int(milliseconds), int(number)
 
 
-def _by_topic(tokens: Iterable[_Token]) -> dict[str, list[bytes]]:
+def _by_topic(tokens: Iterable[Token]) -> dict[str, list[bytes]]:
     topics: dict[str, list[bytes]] = {}
     for token in tokens:
         topics.setdefault(token.topic, []).append(token.entry)

@@ -13,6 +13,8 @@ _BACKENDS: Final[dict[str, tuple[str, str, str]]] = {
     "memory": ("brokers.memory", "", ""),
     "redis": ("brokers.redis", "redis", "redis"),
     "rediss": ("brokers.redis", "redis", "redis"),
+    "kafka": ("brokers.kafka", "kafka", "aiokafka"),
+    "kafkas": ("brokers.kafka", "kafka", "aiokafka"),
 }
 
 

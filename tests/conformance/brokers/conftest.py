@@ -18,7 +18,7 @@ from brokers.memory_server import MemoryServer
 from brokers.registry import make_broker
 
 #: Backends with a server, and the options of their URLs: short times, since here nothing is far away.
-OPTIONS = {"redis": "claim_after_s=3"}
+OPTIONS = {"redis": "claim_after_s=3", "kafka": "claim_after_s=3"}
 SCRIPT = Path(__file__).parents[3] / "scripts" / "servers"
 
 #: Longest wait for something that must come, in seconds; only a failing test waits it out.

@@ -1,0 +1,223 @@
+"""What all of the Kafka backend needs: clients with their settings, topics, and errors by this package's names."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.conn import create_conn
+from aiokafka.helpers import create_ssl_context
+
+from brokers.base import Message
+from brokers.errors import BrokerRefusedError, BrokerUnavailableError
+from brokers.reconnect import Lifeline
+from brokers.urls import BrokerUrl
+
+log = structlog.get_logger(__name__)
+# The driver reports every lost connection as an error, with a traceback; the lifeline reports each loss once.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+T = TypeVar("T")
+
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+#: Room for key, headers and the record batch around a body.
+_ENVELOPE_BYTES: Final = 256 * 1024
+#: Longest time that a request may take, in seconds; a lost server shows after it at the latest.
+REQUEST_TIMEOUT_S: Final = 15.0
+#: A publish without an answer for so long counts as a loss, in seconds.
+SILENCE_S: Final = 1.0
+#: Longest time that a client is given to say good-bye, in seconds.
+STOP_S: Final = 5.0
+_TOPIC_EXISTS: Final = 36
+
+_REFUSALS: Final = (
+    kafka.AuthenticationFailedError,
+    kafka.AuthenticationMethodNotSupported,
+    kafka.ClusterAuthorizationFailedError,
+    kafka.GroupAuthorizationFailedError,
+    kafka.IllegalSaslStateError,
+    kafka.SaslAuthenticationFailed,
+    kafka.TopicAuthorizationFailedError,
+    kafka.UnsupportedSaslMechanismError,
+)
+_LOSSES: Final = (kafka.KafkaError, OSError, asyncio.TimeoutError)
+
+
+class Link:
+    """One producer and one administrator for all, consumers on demand; one partition per topic."""
+
+    def __init__(self, url: BrokerUrl) -> None:
+        self.claim_after_s = url.seconds("claim_after_s", 30.0)
+        self.lifeline = Lifeline(url.shown)
+        self._retention_s = url.seconds("retention_s", 7 * 86400.0)
+        self._replication = int(url.options.get("replication", "0"))
+        self._url = url
+        self._producer: Any = None
+        self._admin: Any = None
+        self._known: set[str] = set()
+
+    async def open(self) -> None:
+        """Connects."""
+        with self.errors():
+            await self._probe()
+            self._producer = AIOKafkaProducer(
+                # Without idempotence one batch per partition is under way at a time, so order holds all the same, and
+                # a batch that timed out does not end the producer. Duplicates are the readers' affair.
+                **self._settings(),
+                acks="all",
+                max_request_size=MAX_MESSAGE_BYTES + _ENVELOPE_BYTES,
+                max_batch_size=2**20,
+            )
+            self._admin = AIOKafkaAdminClient(**self._settings())
+            try:
+                await self._producer.start()
+                await self._admin.start()
+                await self._choose_replication()
+            except BaseException:
+                await self.close()
+                raise
+
+    async def _probe(self) -> None:
+        """Connects once by hand: a client's start would say that it failed, but not why."""
+        settings = self._settings()
+        servers = settings.pop("bootstrap_servers")
+        for number, server in enumerate(servers, 1):
+            host, _, port = server.rpartition(":")
+            try:
+                connection = await create_conn(host.strip("[]"), int(port), **settings)
+            except (TimeoutError, kafka.KafkaConnectionError, OSError):
+                if number == len(servers):
+                    raise
+            else:
+                connection.close()
+                return
+
+    async def _choose_replication(self) -> None:
+        brokers = len((await self._admin.describe_cluster())["brokers"])
+        self._replication = self._replication or min(3, brokers)
+        if self._replication < 2:
+            log.warning("kafka_durability_weak", url=self._url.shown, replication=self._replication, wanted=3)
+
+    async def close(self) -> None:
+        """Disconnects."""
+        producer, admin = self._producer, self._admin
+        self._producer = self._admin = None
+        if producer is not None:
+            await good_bye(producer.stop())
+        if admin is not None:
+            await good_bye(admin.close())
+
+    async def publish(self, messages: Iterable[Message]) -> None:
+        """Sends messages, all at once, and waits until the server has them."""
+        messages = list(messages)
+        with self.errors():
+            await self.ensure({message.topic for message in messages})
+            sent = [await self._send(message) for message in messages]
+            await self._confirmed(sent)
+
+    async def _send(self, message: Message) -> "asyncio.Future[Any]":
+        headers = [(name, value.encode()) for name, value in message.headers.items()]
+        future: asyncio.Future[Any] = await self._producer.send(
+            message.topic, message.body, key=message.key.encode(), partition=0, headers=headers
+        )
+        return future
+
+    async def _confirmed(self, sent: "list[asyncio.Future[Any]]") -> None:
+        if not sent:
+            return
+        _, silent = await asyncio.wait(sent, timeout=SILENCE_S)
+        if silent:
+            self.lifeline.lost(f"no answer to {len(silent)} messages for {SILENCE_S} s")
+            await asyncio.wait(silent)
+        failures = [failure for future in sent if (failure := future.exception()) is not None]
+        if failures:
+            self._known.clear()  # a topic may have gone
+            raise failures[0]
+
+    async def ensure(self, topics: Iterable[str]) -> None:
+        """Makes the topics that do not exist."""
+        missing = [topic for topic in topics if topic not in self._known]
+        if not missing:
+            return
+        config = {
+            "max.message.bytes": str(MAX_MESSAGE_BYTES + _ENVELOPE_BYTES),
+            "retention.ms": str(int(self._retention_s * 1000)),
+            "min.insync.replicas": str(max(1, self._replication - 1)),
+        }
+        new = [NewTopic(topic, 1, self._replication, topic_configs=config) for topic in missing]
+        response = await self._admin.create_topics(new)
+        for _, code, *_ in response.topic_errors:
+            if code not in (0, _TOPIC_EXISTS):
+                raise kafka.for_code(code)
+        self._known.update(missing)
+
+    def consumer(self, group: str | None, **settings: Any) -> Any:
+        """Returns a consumer that is not yet started; offsets are committed by its owner only."""
+        return AIOKafkaConsumer(
+            **self._settings(),
+            group_id=group,
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=2 * 2**20,
+            retry_backoff_ms=100,
+            **settings,
+        )
+
+    @property
+    def admin(self) -> Any:
+        """Returns the administrator."""
+        return self._admin
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Translates the driver's errors and keeps the account of losses."""
+        try:
+            yield
+        except _REFUSALS as exc:
+            raise BrokerRefusedError(self._url.shown, _text(exc)) from exc
+        except _LOSSES as exc:
+            self.lifeline.lost(_text(exc))
+            raise BrokerUnavailableError(self._url.shown, _text(exc)) from exc
+        self.lifeline.found()
+
+    def _settings(self) -> dict[str, Any]:
+        url = self._url
+        is_secret = bool(url.user or url.password)
+        settings: dict[str, Any] = {
+            "bootstrap_servers": list(url.hosts),
+            "request_timeout_ms": int(REQUEST_TIMEOUT_S * 1000),
+            "security_protocol": ("SASL_" if is_secret else "") + ("SSL" if url.scheme == "kafkas" else "PLAINTEXT"),
+        }
+        if url.scheme == "kafkas":
+            settings["ssl_context"] = create_ssl_context(cafile=url.options.get("ca"))
+        if is_secret:
+            settings["sasl_mechanism"] = url.options.get("mechanism", "SCRAM-SHA-256")
+            settings["sasl_plain_username"] = url.user
+            settings["sasl_plain_password"] = url.password
+        return settings
+
+
+async def good_bye(stop: Awaitable[None]) -> None:
+    """Stops a client, but does not wait for a server that is gone."""
+    with contextlib.suppress(*_LOSSES):
+        await asyncio.wait_for(stop, STOP_S)
+
+
+def partition(topic: str) -> TopicPartition:
+    """Returns a topic's only partition."""
+    return TopicPartition(topic, 0)
+
+
+def message_of(record: Any) -> Message:
+    """Returns a record as a message."""
+    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+    return Message(record.topic, (record.key or b"").decode(errors="replace"), record.value or b"", headers)
+
+
+def _text(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}"

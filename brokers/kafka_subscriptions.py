@@ -1,0 +1,212 @@
+"""Consumers on Kafka: members of a group, and listeners.
+
+Rules of a member:
+
+- The server assigns each topic to one member of the group, and to the same one as long as it lives.
+- What is done is kept in a ``Ledger`` per topic and committed with every acknowledgement and rejection; a new owner of
+  the topic begins with it, so it gets exactly what is not done.
+- After a reassignment that leaves a topic here the driver reads again from the committed offset; what is held is
+  recognised and passed over.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import ConsumerRebalanceListener
+from aiokafka import errors as kafka
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+
+from brokers.base import DEAD_SUFFIX, REASON_HEADER, Delivery, Subscription
+from brokers.errors import BrokerUnavailableError
+from brokers.holding import HoldingSubscription, Token, is_last_chance
+from brokers.kafka_ledger import MANY, Ledger
+from brokers.kafka_link import Link, good_bye, message_of, partition
+from brokers.pulling import PullingSubscription
+
+log = structlog.get_logger(__name__)
+
+#: Longest wait of one fetch, in milliseconds.
+_SLICE_MS = 1000
+#: A handler may take as long as it likes: whether its process lives is told by heartbeats.
+_MAX_POLL_INTERVAL_MS = 24 * 3600 * 1000
+
+#: What a commit raises while the group is being reassigned.
+_REASSIGNED = (
+    kafka.CommitFailedError,
+    kafka.IllegalGenerationError,
+    kafka.IllegalStateError,
+    kafka.RebalanceInProgressError,
+    kafka.UnknownMemberIdError,
+)
+
+
+class Member(HoldingSubscription):
+    """A consumer of a group."""
+
+    def __init__(
+        self, link: Link, topics: Sequence[str], group: str, consumer: str, left: Callable[[Subscription], None]
+    ) -> None:
+        super().__init__()
+        self._link = link
+        self._topics = tuple(topics)
+        self._group = group
+        self._left = left
+        session_ms = int(link.claim_after_s * 1000)
+        self._consumer: Any = link.consumer(
+            group,
+            client_id=consumer,
+            auto_offset_reset="earliest",
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=min(1000, session_ms // 3),
+            max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+            # The driver keeps what was assigned in the class: members of one process must not share it.
+            partition_assignment_strategy=(type("Assignor", (StickyPartitionAssignor,), {}),),
+        )
+        #: Topic -> what is done of it, for the topics that are assigned here.
+        self._ledgers: dict[str, Ledger] = {}
+
+    async def start(self) -> None:
+        """Joins the group."""
+        await self._link.ensure(self._topics)
+        self._consumer.subscribe(self._topics, listener=_Reassignment(self._forget_others))
+        await self._consumer.start()
+
+    def _forget_others(self, assigned: set[str]) -> None:
+        for topic in set(self._ledgers) - assigned:
+            del self._ledgers[topic]
+        self._disown_where(lambda topic, _: topic not in assigned)
+
+    async def _pull(self, max_count: int) -> list[Delivery]:
+        with self._link.errors():
+            for place in self._consumer.assignment():
+                if place.topic not in self._ledgers:
+                    ledger = await committed(self._link, place.topic, self._group) or Ledger(0)
+                    await self._skip_what_is_gone(place, ledger)
+                    self._ledgers[place.topic] = ledger
+            batches = await self._consumer.getmany(timeout_ms=_SLICE_MS, max_records=max_count)
+        return [item for place, records in batches.items() for item in self._take(place, records)]
+
+    async def _skip_what_is_gone(self, place: Any, ledger: Ledger) -> None:
+        ledger.skip_to((await self._consumer.beginning_offsets([place]))[place])
+
+    def _take(self, place: Any, records: list[Any]) -> Iterable[Delivery]:
+        ledger = self._ledgers.get(place.topic)
+        if ledger is None:  # assigned in this moment: read it again with its ledger
+            if place in self._consumer.assignment():
+                self._consumer.seek(place, records[0].offset)
+            return
+        for record in records:
+            if not ledger.is_done(record.offset) and (place.topic, record.offset) not in self._owned:
+                rejections = ledger.rejections.get(record.offset, 0)
+                yield self._own(place.topic, record.offset, message_of(record), str(record.offset), rejections)
+
+    async def _finish(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            ledger = self._ledgers.get(delivery.token.topic)
+            if ledger is not None:
+                ledger.finish(delivery.token.entry)
+        await self._commit({delivery.token.topic for delivery in deliveries})
+
+    async def _reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+        dead = [delivery for delivery in deliveries if is_last_chance(delivery)]
+        await self._link.publish(
+            item.message._replace(
+                topic=item.message.topic + DEAD_SUFFIX, headers={**item.message.headers, REASON_HEADER: reason}
+            )
+            for item in dead
+        )
+        for delivery in deliveries:
+            token: Token = delivery.token
+            ledger = self._ledgers.get(token.topic)
+            if ledger is not None and is_last_chance(delivery):
+                ledger.finish(token.entry)
+            elif ledger is not None and not ledger.is_done(token.entry):
+                ledger.rejections[token.entry] = delivery.rejections + 1
+        await self._commit({delivery.token.topic for delivery in deliveries})
+
+    async def _commit(self, topics: Iterable[str]) -> None:
+        offsets: dict[Any, tuple[int, str]] = {}
+        with self._link.errors():
+            for topic in topics:
+                ledger, place = self._ledgers.get(topic), partition(topic)
+                if ledger is None or place not in self._consumer.assignment():
+                    # Another member's by now, to whom it comes again: the price of a reassignment.
+                    log.info("kafka_acknowledged_too_late", topic=topic, group=self._group)
+                    continue
+                if ledger.done_count > MANY:
+                    await self._skip_what_is_gone(place, ledger)
+                offsets[place] = (ledger.low, ledger.metadata())
+            try:
+                if offsets:
+                    await self._consumer.commit(offsets)
+            except _REASSIGNED as exc:
+                raise BrokerUnavailableError(self._link.lifeline.url, f"reassignment: {exc}") from exc
+
+    async def close(self) -> None:
+        """Leaves the group, which then reassigns its topics."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._left(self)
+            await self._stop_fetching()
+            await good_bye(self._consumer.stop())
+
+
+class _Reassignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the driver has no annotations
+    def __init__(self, assigned: Callable[[set[str]], None]) -> None:
+        self._assigned = assigned
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        """Keeps everything: most of it comes back in a moment."""
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        """Lets go of what went to others."""
+        self._assigned({place.topic for place in assigned})
+
+
+class Listener(PullingSubscription):
+    """A broadcast: reads on from the present end of each topic."""
+
+    def __init__(self, link: Link, topics: Sequence[str], left: Callable[[Subscription], None]) -> None:
+        super().__init__()
+        self._link = link
+        self._topics = tuple(topics)
+        self._left = left
+        self._consumer: Any = link.consumer(None, auto_offset_reset="latest")
+
+    async def start(self) -> None:
+        """Fixes the place from which on it listens."""
+        await self._link.ensure(self._topics)
+        await self._consumer.start()
+        places = [partition(topic) for topic in self._topics]
+        self._consumer.assign(places)
+        for place, offset in (await self._consumer.end_offsets(places)).items():
+            self._consumer.seek(place, offset)
+
+    async def _pull(self, max_count: int) -> list[Delivery]:
+        with self._link.errors():
+            batches = await self._consumer.getmany(timeout_ms=_SLICE_MS, max_records=max_count)
+        return [Delivery(message_of(record), str(record.offset)) for records in batches.values() for record in records]
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Has no effect: broadcasts are not redelivered."""
+        self._check_open()
+
+    async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0, reason: str = "") -> None:
+        """Has no effect: broadcasts are not redelivered."""
+        self._check_open()
+
+    async def close(self) -> None:
+        """Stops listening."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._left(self)
+            await self._stop_fetching()
+            await good_bye(self._consumer.stop())
+
+
+async def committed(link: Link, topic: str, group: str) -> Ledger | None:
+    """Returns what a group has committed of a topic; None if nothing."""
+    place = partition(topic)
+    found = (await link.admin.list_consumer_group_offsets(group, partitions=[place])).get(place)
+    return Ledger(found.offset, found.metadata or "") if found is not None and found.offset >= 0 else None

@@ -1,0 +1,56 @@
+"""What a group has done, also out of order, survives in a commit."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brokers.kafka_ledger import METADATA_LIMIT_BYTES, Ledger
+
+
+@given(st.integers(0, 2**40), st.lists(st.integers(0, 60)))
+def test_a_new_owner_gets_exactly_what_is_not_done(low: int, finished: list[int]) -> None:
+    ledger = Ledger(low)
+    for offset in finished:
+        ledger.finish(low + offset)
+    successor = Ledger(ledger.low, ledger.metadata())
+    done = [offset for offset in range(70) if successor.is_done(low + offset)]
+    assert done == sorted(set(finished))
+    assert not successor.is_done(successor.low)
+    assert successor.low - low + successor.done_count == len(done)
+
+
+def test_rejections_are_counted_across_owners() -> None:
+    ledger = Ledger(10)
+    ledger.rejections[12] = 3
+    ledger.finish(10)
+    successor = Ledger(ledger.low, ledger.metadata())
+    assert successor.rejections == {12: 3}
+    successor.finish(12)
+    assert Ledger(successor.low, successor.metadata()).rejections == {}
+
+
+def test_metadata_stays_within_what_kafka_takes_and_claims_nothing_undone() -> None:
+    ledger = Ledger(0)
+    for offset in range(1, 20_000, 2):
+        ledger.finish(offset)
+        ledger.rejections[offset + 1] = 1
+    text = ledger.metadata()
+    assert 0 < len(text) <= METADATA_LIMIT_BYTES
+    successor = Ledger(0, text)
+    assert not any(successor.is_done(offset) for offset in range(0, 20_000, 2))
+
+
+def test_what_is_no_longer_in_the_log_is_passed_over() -> None:
+    ledger = Ledger(0)
+    for offset in (3, 5, 6):
+        ledger.finish(offset)
+    ledger.rejections[1] = 2
+    ledger.skip_to(5)
+    assert (ledger.low, ledger.done_count, ledger.rejections) == (7, 0, {})
+    ledger.skip_to(2)
+    assert ledger.low == 7
+
+
+def test_metadata_of_another_program_means_nothing() -> None:
+    for text in ("x", "[]", '{"d": 1}', '{"d": [[1]]}', '{"r": {"a": "b"}}', "null"):
+        ledger = Ledger(5, text)
+        assert (ledger.low, ledger.done_count) == (5, 0)
