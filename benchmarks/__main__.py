@@ -1,10 +1,8 @@
 """``python -m benchmarks [NAME …] [--json FILE]``."""
 
 import argparse
-
 import json
 import logging
-
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -25,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "run": idle.run_one_line,
 }
 
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures Formicary on this machine.")
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all by default")
@@ -39,8 +38,10 @@ def main() -> None:
         documents = [{**figure._asdict(), "is_reached": figure.is_reached} for figure in figures]
         arguments.json.write_text(json.dumps(documents, indent=2) + "\n")
 
+
 async def _measure(benchmark: Callable[[], Awaitable[list[Figure]]]) -> list[Figure]:
     return await benchmark()
+
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 """How long one job takes in an idle colony, over HTTP, and how many a second the API takes one by one."""
 
 import asyncio
+import sys
 import time
 
 import aiohttp
@@ -30,17 +31,20 @@ async def submit_to_completed(count: int = 300) -> list[Figure]:
     ]
 
 
-async def intake(count: int = 6000, connections: int = 8) -> list[Figure]:
-    """One job a request, over keep-alive connections; nothing else runs on the machine but the colony itself."""
-    async with colony(slots=1000) as running, _api(running), aiohttp.ClientSession() as session:
+async def intake(count: int = 8000, connections: int = 8) -> list[Figure]:
+    """One job a request over keep-alive; the jobs run meanwhile, on the same two cores as client and Postgres."""
+    async with colony(slots=1000) as running, _api(running):
         await running.manager.save_definition(wide(1))
-        await asyncio.gather(*[_submit(session, 20) for _ in range(connections)])
-        start = time.perf_counter()
-        await asyncio.gather(*[_submit(session, count // connections) for _ in range(connections)])
-        rate = count / (time.perf_counter() - start)
-    return [
-        Figure("HTTP intake", rate, "jobs/s", goal=1_500, note=f"{connections} connections, client in the same process")
-    ]
+        await _submitter(connections * 50, connections)
+        rate = await _submitter(count, connections)
+    return [Figure("HTTP intake, one by one", rate, "jobs/s", goal=1_500, note=f"{connections} connections")]
+
+
+async def _submitter(count: int, connections: int) -> float:
+    arguments = [sys.executable, "-m", "benchmarks.submitter", str(_PORT), str(count), str(connections)]
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return float(output)
 
 
 def _api(running: Colony) -> "_Serving":
@@ -67,13 +71,6 @@ async def _one(session: aiohttp.ClientSession) -> float:
     if job["state"] != "COMPLETED":
         raise AssertionError(job)
     return time.perf_counter() - start
-
-
-async def _submit(session: aiohttp.ClientSession, count: int) -> None:
-    for _ in range(count):
-        async with session.post(f"{_BASE}/jobs", json={"job_type": "wide-1"}) as answer:
-            await answer.read()
-            answer.raise_for_status()
 
 
 async def _bare_commit(running: Colony, count: int = 100) -> float:

@@ -23,7 +23,7 @@ class Figure(NamedTuple):
 
 def table(figures: list[Figure]) -> str:
     """Returns the figures as aligned text."""
-    rows = [(figure.name, f"{figure.value:,.4g} {figure.unit}".strip(), _goal(figure), figure.note) for figure in figures]
+    rows = [(one.name, f"{one.value:,.4g} {one.unit}".strip(), _goal(one), one.note) for one in figures]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 

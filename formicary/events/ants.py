@@ -66,5 +66,5 @@ class HeartbeatsSeen(Event, frozen=True, kw_only=True, array_like=True, tag="Hea
     epochs: dict[int, int]
     sequences: dict[Incarnation, int]
     lost: tuple[Incarnation, ...] = ()
-    refused: dict[Incarnation, str] = {}
+    refused: dict[Incarnation, str] = msgspec.field(default_factory=dict)
     wants_registrations: bool = False

@@ -27,7 +27,7 @@ class Special(StrEnum):
 
 
 class BackoffPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Delays between retries: ``min_s * factor ** n``, at most ``max_s``, plus or minus ``jitter`` (a share, 0 to 1)."""
+    """Delays between retries: ``min_s * factor ** n``, at most ``max_s``, plus or minus ``jitter`` (0 to 1)."""
 
     min_s: float = 1.0
     max_s: float = 300.0
@@ -61,7 +61,7 @@ class ArtifactsPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """One task. ``on_exit_code`` maps an exit code, or a state word, as text to a task name, a ``Special`` or ``ERR_*``.
+    """One task. ``on_exit_code`` maps an exit code or a state word, as text, to a task, a ``Special`` or ``ERR_*``.
 
     ``spec`` holds what its ``method`` runs, templates unrendered.
     """

@@ -110,6 +110,4 @@ def _state(up: Any, job_id: str) -> str | None:
     try:
         return str(up.job(job_id)["state"])
     except urllib.error.HTTPError as error:
-        assert error.code == 503, error.read()
-        assert error.headers["Retry-After"]
-        return None
+        return None if error.code == 503 and error.headers["Retry-After"] else f"HTTP {error.code}"

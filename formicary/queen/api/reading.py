@@ -13,7 +13,7 @@ from formicary.model.states import JobState
 from formicary.queen.api.problems import RequestError
 
 #: The largest body of any request, in bytes.
-MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
 #: The longest ``wait_s``.
 MAX_WAIT_S = 300.0
 
