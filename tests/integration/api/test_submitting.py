@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from formicary.model.jobs import JobRequest
+from formicary.queen.api.reading import MAX_BODY_BYTES
 from formicary.queen.manager.submissions import Submitted
 from formicary.testing.front import TWO_TASKS, Api, QueenFront
 
@@ -79,7 +80,7 @@ async def test_an_unknown_job_type_or_version_is_not_found(api: Api) -> None:
         (b'{"job_type": "two", "labels": {"a": 1}}', 422),
         (b'{"job_type": "two", "labels": {"a": "\\u0000"}}', 422),
         (b'{"job_type": "a\\u0000b"}', 422),
-        (b" " * (1024 * 1024 + 1), 413),
+        (b" " * (MAX_BODY_BYTES + 1), 413),
     ],
 )
 async def test_garbage_is_answered_with_a_problem_document(api: Api, body: bytes, status: int) -> None:
