@@ -9,13 +9,14 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from benchmarks import idle, latency, throughput
+from benchmarks import budget, idle, latency, throughput
 from benchmarks.report import Figure, table
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "tasks": throughput.tasks_per_second,
     "jobs": throughput.jobs_per_second,
     "shapes": throughput.shapes,
+    "budget": budget.budget,
     "huge": throughput.huge,
     "latency": latency.submit_to_completed,
     "intake": latency.intake,
