@@ -5,7 +5,8 @@ CREATE TABLE colony (
     only_one       boolean PRIMARY KEY DEFAULT true CHECK (only_one), -- always true: there is one row
     schema_version integer NOT NULL,                 -- number of the newest migration applied
     shard_count    integer NOT NULL,                 -- fixed at creation: hash(job id) mod shard_count
-    created_at     timestamptz NOT NULL DEFAULT now() -- of the database
+    created_at     timestamptz NOT NULL DEFAULT now(), -- of the database
+    lifecycle_seq  bigint NOT NULL DEFAULT 0         -- job_history is published on the bus up to here
 );
 COMMENT ON TABLE colony IS 'One row: what is true of the whole database.';
 
@@ -132,15 +133,18 @@ COMMENT ON TABLE task_attempts IS 'Ended attempts that a newer one replaced in t
 
 CREATE TABLE job_history (
     seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- order of writing
-    xid         xid8 NOT NULL DEFAULT pg_current_xact_id(), -- lets a cursor wait for commits still under way
+    xid         xid8 NOT NULL DEFAULT pg_current_xact_id(), -- the transaction that wrote it
     job_id      uuid NOT NULL,                       -- in jobs
     at          timestamptz NOT NULL,                -- when it happened
     state       text NOT NULL,                       -- the state reached
-    attempt     integer NOT NULL,                    -- of the job
+    attempt     integer NOT NULL,                    -- of the job, or of the task
     error_code  text,                                -- of a failure
-    note        text                                 -- what happened, for people
+    note        text,                                -- what happened, for people
+    task_type   text,                                -- the change is this task's; NULL: the job's
+    exit_code   integer,                             -- of the task's attempt
+    incarnation text                                 -- of the ant that the task's attempt was dispatched to
 );
-COMMENT ON TABLE job_history IS 'Every change of a job''s state, in order.';
+COMMENT ON TABLE job_history IS 'Every change of a job''s state, in order, and those of its tasks where asked for.';
 CREATE INDEX job_history_by_job ON job_history (job_id, seq);
 
 CREATE TABLE job_commands (

@@ -8,11 +8,25 @@ from formicary.store.database import Database
 from formicary.store.rows import CommandRow
 
 
+def command_key(key: str) -> str:
+    """Returns the name under which a command's key is kept: no submission can have it, theirs are printable."""
+    return f"command\x1f{key}"
+
+
 class CommandOutcome(NamedTuple):
     """Whether the owner has dealt with a command; ``refusal`` is None where it was applied."""
 
     is_done: bool
     refusal: str | None
+
+
+#: Takes a key and inserts a command in one statement; nothing where the key was taken.
+_ISSUE_ONCE = """
+WITH fresh AS (
+    INSERT INTO idempotency_keys (key, body_sha256, job_id) VALUES ($6, '', $1::uuid) ON CONFLICT DO NOTHING
+    RETURNING job_id)
+INSERT INTO job_commands (job_id, shard, kind, body, user_name) SELECT job_id, $2, $3, $4, $5 FROM fresh
+RETURNING job_id::text"""
 
 
 class CommandStore:
@@ -38,6 +52,22 @@ class CommandStore:
         )
         assert row is not None
         return int(row["id"])
+
+    async def issue_once(self, job_id: JobId, shard: int, kind: str, body: str, user: str | None, key: str) -> JobId:
+        """Stores a command unless ``key`` issued one before; returns the job of the key's first command.
+
+        The keys of submissions are others: one may be used for a submission and for a command.
+        """
+        known = command_key(key)
+        row = await self._database.fetch_one(_ISSUE_ONCE, job_id, shard, kind, body, user, known)
+        return job_id if row is not None else await self.first_of(key) or job_id
+
+    async def first_of(self, key: str) -> JobId | None:
+        """Returns the job that a command with this key was issued for."""
+        row = await self._database.fetch_one(
+            "SELECT job_id::text FROM idempotency_keys WHERE group_id = 'default' AND key = $1", command_key(key)
+        )
+        return None if row is None else JobId(row["job_id"])
 
     async def open(self, shards: Sequence[int]) -> list[CommandRow]:
         """Returns the commands of these shards that nobody has dealt with, in the order of their issue."""

@@ -77,7 +77,8 @@ CREATE TYPE job_change AS (
 
 -- What the journal adds to job_history.
 CREATE TYPE history_entry AS (
-    job_id uuid, at timestamptz, state text, attempt integer, error_code text, note text
+    job_id uuid, at timestamptz, state text, attempt integer, error_code text, note text, task_type text,
+    exit_code integer, incarnation text
 );
 
 -- The journal: one batch, all or nothing. Fences it (FM001: an epoch differs), checks its claims (FM002: not PENDING
@@ -157,7 +158,8 @@ BEGIN
     END IF;
 
     IF cardinality(p_history) > 0 THEN
-        INSERT INTO job_history (job_id, at, state, attempt, error_code, note) SELECT * FROM unnest(p_history);
+        INSERT INTO job_history (job_id, at, state, attempt, error_code, note, task_type, exit_code, incarnation)
+            SELECT * FROM unnest(p_history);
     END IF;
 
     IF cardinality(c_id) > 0 THEN

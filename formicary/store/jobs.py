@@ -118,10 +118,10 @@ class JobStore:
         return [AttemptRow(*row.values()) for row in rows]
 
     async def history(self, job_id: JobId) -> list[HistoryRow]:
-        """Returns the changes of a job's state, in order."""
+        """Returns the changes of a job's state, in order, without those of its tasks."""
         rows = await self._database.fetch(
             "SELECT job_id::text, at, state, attempt, error_code, note FROM job_history "
-            "WHERE job_id = $1::uuid ORDER BY seq",
+            "WHERE job_id = $1::uuid AND task_type IS NULL ORDER BY seq",
             job_id,
         )
         return [HistoryRow(*row.values()) for row in rows]

@@ -75,7 +75,7 @@ class AttemptRow(NamedTuple):
 
 
 class HistoryRow(NamedTuple):
-    """A row of ``job_history``."""
+    """A row of ``job_history``: a change of the job, or with ``task_type`` of this task of it."""
 
     job_id: str
     at: datetime
@@ -83,6 +83,9 @@ class HistoryRow(NamedTuple):
     attempt: int
     error_code: str | None
     note: str | None
+    task_type: str | None = None
+    exit_code: int | None = None
+    incarnation: str | None = None
 
 
 class CommandDone(NamedTuple):

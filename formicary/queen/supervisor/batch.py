@@ -8,7 +8,7 @@ import msgspec
 from formicary.bus import Outgoing
 from formicary.ids import JobId
 from formicary.queen.supervisor.live import LiveJob, LiveShard
-from formicary.queen.supervisor.rows import attempt_row, job_row, task_row
+from formicary.queen.supervisor.rows import attempt_row, job_row, task_changes, task_row
 from formicary.store.rows import AttemptRow, CommandDone, HistoryRow, JobRow, JournalBatch, ShardMark, TaskRow
 
 
@@ -110,6 +110,8 @@ def _collect(
     run, job_id = live.run, live.id
     cells = run.tasks
     tasks.extend([task_row(job_id, cells[number]) for number in run.changed_tasks])
+    if live.program.definition.task_events:
+        history.extend(task_changes(live, now))
     run.changed_tasks.clear()
     if run.archived:
         attempts.extend([attempt_row(job_id, cell) for cell in run.archived])

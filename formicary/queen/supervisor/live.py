@@ -34,9 +34,10 @@ class Dispatch:
 class LiveJob:
     """A job in memory: its record, its program and its run.
 
-    ``recorded`` is the state and job attempt that the history knows; ``scope`` holds the job's variables once a
-    template asked for them; ``is_gone`` marks a job that left
-    memory because it is over, ``is_void`` one that was dropped: nothing of it is committed any more.
+    ``recorded`` is the state and job attempt that the history knows, ``recorded_tasks`` the same by task where the job
+    type asks for task events; ``scope`` holds the job's variables once a template asked for them; ``is_gone``
+    marks a job that left memory because it is over, ``is_void`` one that was dropped: nothing of it is committed any
+    more.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class LiveJob:
         "program",
         "record",
         "recorded",
+        "recorded_tasks",
         "run",
         "scope",
         "shard",
@@ -59,6 +61,7 @@ class LiveJob:
         self.run = run
         self.shard = shard
         self.recorded: tuple[JobState, int] = (JobState(record.state), record.attempt)
+        self.recorded_tasks: dict[int, tuple[TaskState, int]] | None = None
         self.scope: JobScope | None = None
         self.waiting_for: str | None = None
         self.waiting_changed = False

@@ -1,6 +1,8 @@
 """Between cells and the store's rows."""
 
 from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -8,7 +10,10 @@ from formicary.ids import Incarnation, JobId
 from formicary.model.jobs import ArtifactRef
 from formicary.model.states import JobState, TaskState
 from formicary.states.cells import JobCell, TaskCell
-from formicary.store.rows import AttemptRow, JobRecord, JobRow, TaskRow
+from formicary.store.rows import AttemptRow, HistoryRow, JobRecord, JobRow, TaskRow
+
+if TYPE_CHECKING:
+    from formicary.queen.supervisor.live import LiveJob
 
 _encode = msgspec.json.Encoder().encode
 _decode_outputs = msgspec.json.Decoder(dict).decode
@@ -58,6 +63,33 @@ def attempt_row(job_id: JobId, cell: TaskCell) -> AttemptRow:
         cell.dispatched_at,
         cell.started_at,
         cell.finished_at,
+    )
+
+
+def task_changes(live: "LiveJob", now: datetime) -> list[HistoryRow]:
+    """Returns the history rows of a job's tasks that changed: ended attempts first, then the present states."""
+    tasks = live.program.definition.tasks
+    if live.recorded_tasks is None:
+        live.recorded_tasks = {}
+    rows: list[HistoryRow] = []
+    for cell in (*live.run.archived, *(live.run.tasks[number] for number in live.run.changed_tasks)):
+        if live.recorded_tasks.get(cell.no) != (cell.state, cell.attempt):
+            live.recorded_tasks[cell.no] = (cell.state, cell.attempt)
+            rows.append(_task_change(live.id, tasks[cell.no].task_type, cell, now))
+    return rows
+
+
+def _task_change(job_id: JobId, task_type: str, cell: TaskCell, now: datetime) -> HistoryRow:
+    return HistoryRow(
+        job_id,
+        now,
+        cell.state,
+        cell.attempt,
+        cell.error_code,
+        cell.error_message,
+        task_type,
+        cell.exit_code,
+        cell.incarnation,
     )
 
 
