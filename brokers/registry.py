@@ -15,6 +15,8 @@ _BACKENDS: Final[dict[str, tuple[str, str, str]]] = {
     "rediss": ("brokers.redis", "redis", "redis"),
     "kafka": ("brokers.kafka", "kafka", "aiokafka"),
     "kafkas": ("brokers.kafka", "kafka", "aiokafka"),
+    "pulsar": ("brokers.pulsar", "pulsar", "pulsar"),
+    "pulsar+ssl": ("brokers.pulsar", "pulsar", "pulsar"),
 }
 
 

@@ -18,11 +18,11 @@ from brokers.memory_server import MemoryServer
 from brokers.registry import make_broker
 
 #: Backends with a server, and the options of their URLs: short times, since here nothing is far away.
-OPTIONS = {"redis": "claim_after_s=3", "kafka": "claim_after_s=3"}
+OPTIONS = {"redis": "claim_after_s=3", "kafka": "claim_after_s=3", "pulsar": ""}
 SCRIPT = Path(__file__).parents[3] / "scripts" / "servers"
 
 #: Longest wait for something that must come, in seconds; only a failing test waits it out.
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 class Backend(ABC):
@@ -56,7 +56,7 @@ class ServerBackend(Backend):
     @property
     def url(self) -> str:
         url = self.urls[f"FORMICARY_TEST_{self.name.upper()}_URL"]
-        return url + ("&" if "?" in url else "?") + self._options
+        return url + ("&" if "?" in url else "?") + self._options if self._options else url
 
     @property
     def url_with_wrong_password(self) -> str:

@@ -1,0 +1,232 @@
+"""What all of the Pulsar backend needs: the client, producers, topics with their keeper, and receiving without loss."""
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pulsar
+import pulsar.asyncio as driver
+import structlog
+
+from brokers.base import Message
+from brokers.calls import end_task
+from brokers.errors import BrokerError, BrokerRefusedError, BrokerUnavailableError
+from brokers.pulsar_admin import Admin
+from brokers.reconnect import Lifeline
+from brokers.urls import BrokerUrl
+
+log = structlog.get_logger(__name__)
+
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+OPERATION_TIMEOUT_S: Final = 15
+#: A publish without an answer for so long counts as a loss, in seconds.
+SILENCE_S: Final = 1.0
+#: Messages of one batch that are under way at once; beyond the limit of a producer a send fails.
+_WINDOW: Final = 500
+#: Time between two rounds of letting go of what is old, in seconds.
+_UPKEEP_S: Final = 60.0
+_STOP_S: Final = 10.0
+
+_REFUSALS: Final = {pulsar.Result.AuthenticationError, pulsar.Result.AuthorizationError}
+
+
+class Link:
+    """One client, one producer per topic."""
+
+    def __init__(self, url: BrokerUrl) -> None:
+        self.lifeline = Lifeline(url.shown)
+        self.namespace = url.path or "public/default"
+        self._retention_s = url.seconds("retention_s", 7 * 86400.0)
+        self._url = url
+        self._trust = _trust(url)
+        host = url.hosts[0].rpartition(":")[0]
+        self.admin = Admin(url.options.get("admin", f"http://{host}:8080"), self.namespace, url.password, self._trust)
+        self._client: Any = None
+        self._producers: dict[str, asyncio.Future[Any]] = {}
+        #: Topic -> how long it keeps what nobody trims, in seconds.
+        self._kept_s: dict[str, float] = {}
+        self._upkeep: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connects; the client itself would only say that time is up."""
+        try:
+            with self.errors():
+                await self._probe()
+                await self.admin.open()
+        except BaseException:
+            await self.admin.close()
+            raise
+        secret = {"authentication": pulsar.AuthenticationToken(self._url.password)} if self._url.password else {}
+        self._client = driver.Client(
+            f"{self._url.scheme}://{','.join(self._url.hosts)}",
+            operation_timeout_seconds=OPERATION_TIMEOUT_S,
+            tls_trust_certs_file_path=self._url.options.get("ca"),
+            tls_validate_hostname=self._url.scheme == "pulsar+ssl",
+            # It knows standard output and files; the lifeline reports what matters.
+            logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull),
+            **secret,
+        )
+        self._upkeep = asyncio.create_task(self._keep())
+
+    async def _probe(self) -> None:
+        for number, place in enumerate(self._url.hosts, 1):
+            host, _, port = place.rpartition(":")
+            try:
+                connection = asyncio.open_connection(host.strip("[]"), int(port), ssl=self._trust)
+                _, writer = await asyncio.wait_for(connection, OPERATION_TIMEOUT_S)
+            except OSError:
+                if number == len(self._url.hosts):
+                    raise
+            else:
+                writer.close()
+                return
+
+    async def close(self) -> None:
+        """Disconnects. The client must be closed before the loop is: its threads call back into it."""
+        await end_task(self._upkeep)
+        client, self._client = self._client, None
+        self._producers.clear()
+        if client is not None:
+            await good_bye(client.close())
+        await self.admin.close()
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Sends messages in their order and waits until the server has them."""
+        with self.errors():
+            topics = list({message.topic: None for message in messages})
+            producers = dict(zip(topics, await asyncio.gather(*map(self._producer, topics)), strict=True))
+            for start in range(0, len(messages), _WINDOW):
+                window = messages[start : start + _WINDOW]
+                await self._confirmed([asyncio.ensure_future(_send(producers[item.topic], item)) for item in window])
+
+    async def _confirmed(self, sent: "list[asyncio.Future[Any]]") -> None:
+        _, silent = await asyncio.wait(sent, timeout=SILENCE_S)
+        if silent:
+            self.lifeline.lost(f"no answer to {len(silent)} messages for {SILENCE_S} s")
+            await asyncio.wait(silent)
+        failures = [failure for future in sent if (failure := future.exception()) is not None]
+        if failures:
+            raise failures[0]
+
+    async def _producer(self, topic: str) -> Any:
+        found = self._producers.get(topic)
+        if found is None or (found.done() and (found.cancelled() or found.exception() is not None)):
+            found = self._producers[topic] = asyncio.ensure_future(self._make_producer(topic))
+        return await asyncio.shield(found)
+
+    async def _make_producer(self, topic: str) -> Any:
+        await self.ensure([topic])
+        return await self._client.create_producer(
+            self.name(topic),
+            # Bodies are packs already: batching would hold them up, and one entry per message makes positions exact.
+            batching_enabled=False,
+            max_pending_messages=100_000,
+            max_pending_messages_across_partitions=1_000_000,
+            send_timeout_millis=OPERATION_TIMEOUT_S * 1000,
+        )
+
+    async def ensure(self, topics: Iterable[str], kept_s: float | None = None) -> None:
+        """Makes topics with their keeper; ``kept_s`` is how long they keep what nobody trims, by default a week."""
+        for topic in topics:
+            if topic not in self._kept_s:
+                await self.admin.make_keeper(topic)
+            self._kept_s[topic] = kept_s or self._kept_s.get(topic, self._retention_s)
+
+    async def forget(self, topic: str) -> None:
+        """Lets go of what belongs to a topic that is deleted now."""
+        self._kept_s.pop(topic, None)
+        producer = self._producers.pop(topic, None)
+        if producer is not None and producer.done() and producer.exception() is None:
+            await good_bye(producer.result().close())
+
+    @property
+    def client(self) -> Any:
+        """Returns the driver's client."""
+        return self._client
+
+    def name(self, topic: str) -> str:
+        """Returns a topic's full name."""
+        return f"persistent://{self.namespace}/{topic}"
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Translates the driver's errors and keeps the account of losses."""
+        try:
+            yield
+        except BrokerUnavailableError as exc:
+            self.lifeline.lost(exc.reason)
+            raise
+        except (driver.PulsarException, pulsar.PulsarException, OSError, TimeoutError) as exc:
+            if isinstance(exc, driver.PulsarException) and exc.error() in _REFUSALS:
+                raise BrokerRefusedError(self._url.shown, str(exc)) from exc
+            self.lifeline.lost(f"{type(exc).__name__}: {exc}")
+            raise BrokerUnavailableError(self._url.shown, f"{type(exc).__name__}: {exc}") from exc
+        self.lifeline.found()
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_UPKEEP_S)
+            for topic, kept_s in list(self._kept_s.items()):
+                try:
+                    await self.admin.expire(topic, kept_s)
+                except BrokerError as exc:
+                    log.warning("pulsar_upkeep_failed", topic=topic, reason=str(exc))
+                    break
+
+
+class Pump:
+    """Receives from a consumer or reader: cancelling a receive of the driver loses its message, so none is."""
+
+    def __init__(self, receive: Callable[[], Awaitable[Any]], width: int) -> None:
+        self._receive = receive
+        self._width = width
+        self._pending: deque[asyncio.Future[Any]] = deque()
+
+    def waiting(self) -> "asyncio.Future[Any]":
+        """Returns what is done when there is a message to ``take``."""
+        while len(self._pending) < self._width:
+            self._pending.append(asyncio.ensure_future(self._receive()))
+        return self._pending[0]
+
+    def take(self, max_count: int) -> list[Any]:
+        """Returns the messages that have arrived, in order."""
+        taken: list[Any] = []
+        while self._pending and self._pending[0].done() and len(taken) < max_count:
+            if taken and self._pending[0].exception() is not None:
+                break  # raised by the next call: what came before it is not lost
+            taken.append(self._pending.popleft().result())
+        return taken
+
+    def stop(self) -> None:
+        """Ends what is pending; the server hands it out again when its consumer is closed."""
+        for pending in self._pending:
+            pending.cancel()
+            if pending.done() and not pending.cancelled():
+                pending.exception()  # nobody else will ask
+        self._pending.clear()
+
+
+async def _send(producer: Any, message: Message) -> None:
+    await producer.send(message.body, properties=dict(message.headers) or None, partition_key=message.key or None)
+
+
+async def good_bye(stop: Awaitable[None]) -> None:
+    """Stops a client, but does not wait for a server that is gone."""
+    with contextlib.suppress(driver.PulsarException, TimeoutError):
+        await asyncio.wait_for(stop, _STOP_S)
+
+
+def message_of(topic: str, received: Any) -> Message:
+    """Returns a message of the driver as one of ours."""
+    return Message(topic, received.partition_key(), received.data(), dict(received.properties()))
+
+
+def _trust(url: BrokerUrl) -> ssl.SSLContext | None:
+    if url.scheme != "pulsar+ssl":
+        return None
+    return ssl.create_default_context(cafile=url.options.get("ca"))
