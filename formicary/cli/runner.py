@@ -1,6 +1,7 @@
 """Runs one job for ``formicary run``: finds or starts a colony, submits, shows progress, ends with the result."""
 
 import asyncio
+import os
 import shutil
 import signal
 import sys
@@ -8,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
@@ -114,14 +115,20 @@ async def _watch(source: JobSource, wanted: Wanted) -> int:
             leaving = asyncio.ensure_future(interrupts.get())
             await asyncio.wait({showing, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not showing.done():
-                showing.cancel()
-                return _INTERRUPTED
+                _leave_at_once()
         interrupted.cancel()
         job = await showing
     await _report(source, job, wanted)
     if was_interrupted:
         return _INTERRUPTED
     return 0 if job.state is JobState.COMPLETED else 1
+
+
+def _leave_at_once() -> NoReturn:
+    """Ends the process without draining: its warden ends the work, and the next run cancels the job for good."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_INTERRUPTED)
 
 
 async def _cancel(source: JobSource) -> None:

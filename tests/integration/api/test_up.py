@@ -159,6 +159,21 @@ def test_interrupting_a_run_cancels_its_job_with_the_clean_up(place: Place) -> N
     assert [task["state"] for task in job["tasks"]] == ["CANCELLED", "COMPLETED"]
 
 
+def test_interrupting_a_run_twice_leaves_at_once(place: Place) -> None:
+    stubborn = place.folder / "stubborn.yaml"
+    stubborn.write_text(SLOW.replace("echo napping", "trap '' TERM; echo napping"))
+    process = place.start("run", stubborn, "--home", place.folder / "sixth")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert any("napping" in line for line in process.stdout)
+
+    process.send_signal(signal.SIGINT)
+    assert any("interrupt again" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(5) == 130
+
+
 def test_the_job_of_a_killed_run_is_cancelled_by_the_next(place: Place) -> None:
     home = place.folder / "third"
     process = place.start("run", place.slow, "--home", home)
