@@ -24,6 +24,13 @@ CREATE TABLE leases (
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE leases IS 'Ownership of shards and of the scheduler''s leadership.';
 
+CREATE TABLE queens (
+    id          text PRIMARY KEY,                    -- queen id
+    incarnation text NOT NULL,                       -- which life of that queen
+    expires_at  timestamptz NOT NULL                 -- renewed with its leases; counts for nothing afterwards
+) WITH (fillfactor = 20);
+COMMENT ON TABLE queens IS 'Queens that live: the shards are spread over them.';
+
 CREATE TABLE definitions (
     id          uuid PRIMARY KEY,                    -- UUID version 7
     group_id    text NOT NULL DEFAULT 'default',     -- whose it is

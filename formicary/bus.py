@@ -11,9 +11,9 @@ What is at-least-once, and what a caller must therefore take:
 Order is kept per topic and key between calls of ``publish`` that wait for one another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import structlog
 
@@ -34,6 +34,8 @@ from formicary.events.base import Event
 from formicary.events.codec import Numbers, Pack, Poison, decode_pack, encode_dead, encode_packs
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 #: Header of a dead-lettered event: its id.
 EVENT_ID_HEADER: Final = "formicary-event-id"
@@ -116,13 +118,17 @@ class Bus:
 
     async def publish_messages(self, messages: Sequence[Message]) -> None:
         """Publishes bodies of the caller's own making (documented JSON) as ``publish`` does."""
+        if messages:
+            await self._insist(lambda: self._broker.publish(messages))
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeats a call that is safe to repeat for as long as the broker is lost."""
         pause_s = FIRST_RETRY_S
-        while messages:
+        while True:
             try:
-                await self._broker.publish(messages)
-                break
+                return await call()
             except BrokerUnavailableError as exc:
-                log.warning("publish_waits_for_broker", reason=exc.reason, messages=len(messages), retry_in_s=pause_s)
+                log.warning("waits_for_broker", reason=exc.reason, retry_in_s=pause_s)
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, LAST_RETRY_S)
 
@@ -143,8 +149,11 @@ class Bus:
         return packets
 
     async def subscribe(self, topics: Sequence[str], group: str | None, consumer: str) -> "BusSubscription":
-        """Joins ``group`` as ``consumer``; None is a broadcast from now on, without acknowledgement."""
-        subscription = await self._broker.subscribe(topics, group, consumer)
+        """Joins ``group`` as ``consumer``; None is a broadcast from now on, without acknowledgement.
+
+        Waits, for ever, for a broker that is lost.
+        """
+        subscription = await self._insist(lambda: self._broker.subscribe(topics, group, consumer))
         return BusSubscription(self, subscription, is_broadcast=group is None)
 
     async def broadcast(self, topics: Sequence[str]) -> "BusSubscription":
@@ -152,8 +161,11 @@ class Bus:
         return await self.subscribe(topics, None, self._sender)
 
     async def end(self, topic: str) -> Position | Edge:
-        """Returns the present end of a log: reading after it gives what is published from now on."""
-        return await self._broker.end(topic)
+        """Returns the present end of a log: reading after it gives what is published from now on.
+
+        Waits, for ever, for a broker that is lost.
+        """
+        return await self._insist(lambda: self._broker.end(topic))
 
     async def trim(self, topic: str, before: Position) -> None:
         """Lets go of everything up to and including the packet at ``before``."""

@@ -228,6 +228,7 @@ class _Foundation:
             lease_s=self._settings.lease_s,
         )
         bell.scheduler, bell.supervisor = scheduler, supervisor
+        supervisor.on_released = scheduler.leases_free
         await self._start(supervisor)
         self._stack.push_async_callback(self._flush, supervisor)
         await self._start(scheduler)
@@ -279,7 +280,7 @@ class _Foundation:
     async def _flush(self, supervisor: Supervisor) -> None:
         try:
             async with asyncio.timeout(FLUSH_S):
-                await supervisor.loop.flushed()
+                await supervisor.drain()
         except TimeoutError:
             log.warning("flush_gave_up", after_s=FLUSH_S)
 

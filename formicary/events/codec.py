@@ -19,7 +19,7 @@ import msgspec
 from formicary.errors import DataError
 from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, HeartbeatsSeen
 from formicary.events.base import Event
-from formicary.events.jobs import JobCommandIssued, JobLaunched, JobStateChanged
+from formicary.events.jobs import JobCommandIssued, JobLaunched, JobStateChanged, LeasesReleased
 from formicary.events.logs import LogChunk
 from formicary.events.tasks import (
     BarrierReached,
@@ -44,6 +44,7 @@ AnyEvent = (
     | JobLaunched
     | JobCommandIssued
     | JobStateChanged
+    | LeasesReleased
     | LogChunk
     | TaskDispatched
     | TaskRecalled

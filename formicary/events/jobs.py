@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from formicary.events.base import Event
-from formicary.ids import JobId
+from formicary.ids import JobId, QueenId
 
 Json = Any  # a JSON value
 
@@ -20,6 +20,12 @@ class JobCommandIssued(Event, frozen=True, kw_only=True, array_like=True, tag="J
     """Manager -> owner: ``job_commands`` has rows for this shard. A wake-up only."""
 
     shard: int
+
+
+class LeasesReleased(Event, frozen=True, kw_only=True, array_like=True, tag="LeasesReleased"):
+    """Queen -> queens, broadcast: leases are free. A wake-up: the truth is in their rows."""
+
+    queen_id: QueenId
 
 
 class JobStateChanged(Event, frozen=True, kw_only=True, array_like=True, tag="JobStateChanged"):

@@ -22,7 +22,7 @@ WITH free AS MATERIALIZED (
     SELECT name FROM leases
     WHERE name = ANY ($1) AND (
         NOT $5 OR owner IS NULL OR expires_at <= clock_timestamp() OR (owner = $2 AND owner_incarnation <> $3))
-    ORDER BY shard NULLS FIRST FOR NO KEY UPDATE)
+    ORDER BY shard NULLS FIRST LIMIT $6 FOR NO KEY UPDATE)
 UPDATE leases l SET owner = $2, owner_incarnation = $3, epoch = l.epoch + 1,
     expires_at = clock_timestamp() + make_interval(secs => $4)
 FROM free WHERE l.name = free.name RETURNING {_COLUMNS}"""
@@ -42,6 +42,17 @@ FROM ours WHERE l.name = ours.name RETURNING l.name"""
 
 _RAISE = f"""{_OURS} epoch = l.epoch + 1
 FROM ours WHERE l.name = ours.name RETURNING {_COLUMNS}"""
+
+
+_PRESENT = """
+WITH present AS (
+    INSERT INTO queens (id, incarnation, expires_at)
+    VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+    ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation, expires_at = excluded.expires_at)
+SELECT id FROM queens WHERE expires_at > clock_timestamp() AND id <> $1 UNION ALL SELECT $1 ORDER BY 1"""
+
+#: Rows of queens that have not been seen for so long are deleted, in seconds.
+FORGET_QUEEN_S = 3600.0
 
 
 def shard_lease(shard: int) -> str:
@@ -86,17 +97,32 @@ class LeaseStore:
         lease_s: float,
         *,
         only_lapsed: bool = True,
+        limit: int | None = None,
     ) -> list[LeaseRow]:
         """Takes leases over and raises their epochs, which fences the former owner for good.
 
         Waits for a journal statement of the former owner that is under way. Lapsed means: free, past its time, or held
-        by another incarnation of this same owner.
+        by another incarnation of this same owner. ``limit`` is the largest number to take; None: all.
 
         Returns:
             The leases taken, with their new epochs and the positions that were committed with them.
         """
-        rows = await self._database.fetch(_TAKE, list(names), owner, incarnation, float(lease_s), only_lapsed)
+        rows = await self._database.fetch(_TAKE, list(names), owner, incarnation, float(lease_s), only_lapsed, limit)
         return sorted((LeaseRow(*row.values()) for row in rows), key=_order)
+
+    async def present(self, queen: QueenId, incarnation: str, lease_s: float) -> list[QueenId]:
+        """Says that a queen lives, for as long as a lease; returns those that do, sorted."""
+        return [QueenId(row["id"]) for row in await self._database.fetch(_PRESENT, queen, incarnation, float(lease_s))]
+
+    async def leave(self, queen: QueenId, incarnation: str) -> None:
+        """Takes back that a queen lives; forgets those that have been silent for long."""
+        await self._database.fetch(
+            "DELETE FROM queens WHERE (id = $1 AND incarnation = $2) "
+            "OR expires_at < clock_timestamp() - make_interval(secs => $3)",
+            queen,
+            incarnation,
+            FORGET_QUEEN_S,
+        )
 
     async def renew(self, epochs: Mapping[str, int], incarnation: str, lease_s: float) -> set[str]:
         """Extends leases; returns the names of those that are still ours: also lapsed ones that nobody took."""

@@ -14,7 +14,7 @@ from formicary.bus import Bus, Outgoing
 from formicary.clock import Clock
 from formicary.errors import FormicaryError, UnavailableError
 from formicary.events import topics
-from formicary.events.jobs import JobLaunched
+from formicary.events.jobs import JobLaunched, LeasesReleased
 from formicary.ids import JobId, QueenId
 from formicary.queen.leases import LeaseKeeper
 from formicary.service import Service
@@ -32,6 +32,8 @@ LEADER = "leader"
 CLAIM_COUNT = 1000
 #: The longest time between two looks, in seconds: the safety net under the wake-ups.
 POLL_S = 1.0
+#: What a leader that leaves gives the broker to take its word that leadership is free, in seconds.
+ANNOUNCE_S = 2.0
 
 
 #: Between two looks while jobs are due that could not be claimed: their type is blocked, or memory is full.
@@ -84,6 +86,7 @@ class Scheduler(Service):
         self._bus = bus
         self._launcher = launcher
         self._clock = clock
+        self._queen_id = queen_id
         self._keeper = LeaseKeeper(leases, [LEADER], queen_id, incarnation, lease_s, clock, self)
         self._wake = asyncio.Event()
         self._explained: set[JobId] = set()
@@ -104,6 +107,10 @@ class Scheduler(Service):
         )
         if not is_taken:
             self.wake()
+
+    def leases_free(self) -> None:
+        """Looks at once whether this queen can lead: another one gave its leases back."""
+        self._keeper.wake()
 
     def wake(self) -> None:
         """Makes the next look happen now: a job was submitted, or one ended."""
@@ -216,6 +223,10 @@ class Scheduler(Service):
 
     async def _release(self) -> None:
         try:
-            await self._keeper.release()
-        except UnavailableError as error:
+            if await self._keeper.release():
+                async with asyncio.timeout(ANNOUNCE_S):
+                    await self._bus.publish(
+                        [Outgoing(topics.ANTS, self._queen_id, LeasesReleased(queen_id=self._queen_id))]
+                    )
+        except (UnavailableError, TimeoutError) as error:
             log.warning("leadership_not_released", reason=str(error))

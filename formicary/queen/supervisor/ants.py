@@ -10,6 +10,7 @@ from formicary.clock import Clock
 from formicary.events import topics
 from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, HeartbeatsSeen
 from formicary.events.base import Event
+from formicary.events.jobs import LeasesReleased
 from formicary.ids import Incarnation, QueenId
 from formicary.queen.registry import AntRegistry
 
@@ -42,6 +43,8 @@ class AntDesk:
         self._clock = clock
         self._valid_epochs = valid_epochs
         self._changed = changed
+        #: Called when another queen said that leases are free.
+        self.on_released: Callable[[], None] = lambda: None
         self._refused: dict[Incarnation, str] = {}
         self._strangers = True
         self._subscription: BusSubscription | None = None
@@ -94,6 +97,10 @@ class AntDesk:
                 self._registry.lose(event.incarnation)
                 log.info("ant_left", incarnation=event.incarnation)
                 return True
+            case LeasesReleased():
+                if event.queen_id != self._queen_id:
+                    self.on_released()
+                return False
             case _:
                 return False
 

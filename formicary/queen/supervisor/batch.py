@@ -1,5 +1,6 @@
 """What one batch of the hot loop changed: collected while stepping, turned into rows once, when it is committed."""
 
+import asyncio
 from collections.abc import Collection
 from datetime import datetime
 
@@ -16,28 +17,52 @@ class Batch:
     """Changes that will be committed together, and the messages that leave after that.
 
     ``counts`` holds per job by how much it changes the running count of its type: +1 for a claim, -1 for an end.
+    ``waiters`` are told once the batch is committed and its messages are with the broker.
     """
 
-    __slots__ = ("claims", "commands_done", "counts", "ended", "jobs", "leader_epoch", "outgoing", "shards")
+    __slots__ = (
+        "claims",
+        "commands_done",
+        "counts",
+        "ended",
+        "jobs",
+        "leader_epoch",
+        "moves_positions",
+        "outgoing",
+        "shards",
+        "waiters",
+    )
 
     def __init__(self) -> None:
         self.jobs: dict[LiveJob, None] = {}
         self.shards: dict[LiveShard, None] = {}
         self.outgoing: list[Outgoing] = []
-        self.commands_done: list[CommandDone] = []
+        self.commands_done: dict[LiveShard, list[CommandDone]] = {}
+        self.moves_positions = False
         self.claims: dict[LiveJob, None] = {}
         self.leader_epoch: int | None = None
         self.counts: dict[LiveJob, int] = {}
         self.ended: list[JobId] = []
+        self.waiters: list[asyncio.Event] = []
 
     def is_empty(self) -> bool:
-        """Says whether there is nothing to commit; positions alone wait for the next change."""
-        return not (self.jobs or self.commands_done or self.outgoing)
+        """Says whether there is nothing to commit; positions alone wait for the next change, or for the next tick."""
+        return not (self.jobs or self.commands_done or self.outgoing or self.waiters or self.moves_positions)
 
     def touch(self, live: LiveJob) -> None:
         """Notes that the job changed."""
         self.jobs[live] = None
         self.shards[live.shard] = None
+
+    def done(self, command: CommandDone, shard: LiveShard) -> None:
+        """Notes that a person's command was applied or refused."""
+        self.commands_done.setdefault(shard, []).append(command)
+        self.shards[shard] = None
+
+    def move_positions(self, shard: LiveShard) -> None:
+        """Notes that the shard's logs were read further, whatever else is committed."""
+        self.shards[shard] = None
+        self.moves_positions = True
 
     def claim(self, live: LiveJob, leader_epoch: int) -> None:
         """Notes that the job is taken from PENDING by this batch."""
@@ -69,7 +94,7 @@ class Batch:
             tasks=tasks,
             attempts=attempts,
             history=history,
-            commands_done=self.commands_done,
+            commands_done=[command for commands in self.commands_done.values() for command in commands],
             claims=[live.id for live in self.claims if not live.is_void],
             leader_epoch=self.leader_epoch,
             running_deltas=self.running_deltas(),
@@ -92,6 +117,7 @@ class Batch:
     def forget_shard(self, shard: LiveShard) -> None:
         """Takes everything about a dropped shard back; its jobs are void already."""
         self.shards.pop(shard, None)
+        self.commands_done.pop(shard, None)
         self.forget({live.id for live in self.jobs if live.shard is shard})
 
 

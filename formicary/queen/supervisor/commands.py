@@ -50,7 +50,9 @@ class Commands:
         self._loop = loop
         self._clock = clock
         self._wake = asyncio.Event()
-        self._taken: set[int] = set()
+        #: Handed to the loop: command id -> the shard as it was then. A shard that was loaded again lost what was not
+        #: committed, so its open commands are handed over again.
+        self._taken: dict[int, LiveShard] = {}
 
     def wake(self) -> None:
         """Makes the next look happen now."""
@@ -69,16 +71,17 @@ class Commands:
     async def run_once(self) -> None:
         """Hands every open command that was not handed over yet to the loop."""
         rows = await self._store.open(list(self._loop.shards))
-        self._taken &= {row.id for row in rows}
-        fresh = [row for row in rows if row.id not in self._taken]
+        shards = self._loop.shards
+        self._taken = {row.id: self._taken[row.id] for row in rows if row.id in self._taken}
+        fresh = [row for row in rows if row.shard in shards and self._taken.get(row.id) is not shards[row.shard]]
         if not fresh:
             return
         stored = await self._load([row for row in fresh if self._live(row) is None])
         ended: set[JobId] = set()
         for row in fresh:
             # A second command to an ended job must see what the first one made of it.
-            if row.job_id not in ended:
-                self._taken.add(row.id)
+            if row.job_id not in ended and row.shard in shards:
+                self._taken[row.id] = shards[row.shard]
                 self._loop.put(self._work(row, stored.get(row.job_id)))
             if row.job_id in stored:
                 ended.add(row.job_id)
@@ -100,7 +103,7 @@ class Commands:
     def _apply(self, row: CommandRow, stored: Prepared | None, now: datetime) -> None:
         shard = self._loop.shards.get(row.shard)
         if shard is None:
-            self._taken.discard(row.id)
+            self._taken.pop(row.id, None)
             return
         live = shard.jobs.get(row.job_id)
         if live is None and not _is_loadable(stored):
@@ -120,14 +123,12 @@ class Commands:
         """A job that ran when the rows were read and is gone now is looked at again."""
         state = stored[0].job.state if stored is not None else "unknown"
         if stored is None or state in (JobState.READY, JobState.EXECUTING, JobState.PAUSED):
-            self._taken.discard(row.id)
+            self._taken.pop(row.id, None)
             return
         self._done(row, shard, f"the job is {state}")
 
     def _done(self, row: CommandRow, shard: LiveShard, refusal: str | None) -> None:
-        batch = self._loop.engine.batch
-        batch.commands_done.append(CommandDone(row.id, refusal))
-        batch.shards[shard] = None
+        self._loop.engine.batch.done(CommandDone(row.id, refusal), shard)
         log.info("command_applied", kind=row.kind, job_id=row.job_id, refusal=refusal)
 
 

@@ -1,7 +1,7 @@
 """Commits batches in order and publishes what follows from each, while the next is being stepped."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -22,6 +22,10 @@ log = structlog.get_logger(__name__)
 #: Published batches that may wait for the broker before committing pauses.
 PUBLISH_AHEAD = 4
 _TASK_ROWS = COMMIT_ROWS.labels("tasks")
+
+
+Sendable = tuple[list[Outgoing], list[asyncio.Event]]
+"""The messages of a committed batch, and who waits until they are sent."""
 
 
 class Failures(Protocol):
@@ -55,7 +59,7 @@ class Committer:
         self._failures = failures
         self._ended = ended
         self._claimed = claimed
-        self._publishing: asyncio.Queue[list[Outgoing]] = asyncio.Queue(PUBLISH_AHEAD)
+        self._publishing: asyncio.Queue[Sendable] = asyncio.Queue(PUBLISH_AHEAD)
 
     async def run(self, take: Callable[[], Awaitable[Batch]]) -> None:
         """Commits what ``take`` gives, for ever."""
@@ -69,22 +73,23 @@ class Committer:
         rows = batch.close(self._clock.now())
         try:
             with COMMIT_SECONDS.time():
-                await self._write(batch, rows)
+                written = await self._write(batch, rows)
         except (FencedError, NotCommittedError) as error:
+            self._claimed(batch.claims)
             self._failures.drop_shards(list(batch.shards), str(error))
+            tell(batch.waiters)
             return
         _TASK_ROWS.inc(len(rows.tasks))
         self._claimed(batch.claims)
-        positions = {mark.shard: mark.results_position for mark in rows.shards}
-        for shard in batch.shards:
-            shard.committed_position = positions.get(shard.number)
-        if batch.outgoing:
-            await self._publishing.put(batch.outgoing)
+        _note_positions(batch, written)
+        if batch.outgoing or batch.waiters:
+            await self._publishing.put((batch.outgoing, batch.waiters))
         if batch.ended:
             self._ended(batch.ended)
 
-    async def _write(self, batch: Batch, rows: JournalBatch) -> None:
-        while has_rows(rows):
+    async def _write(self, batch: Batch, rows: JournalBatch) -> Sequence[ShardMark]:
+        """Returns the marks, with positions, that were committed."""
+        while has_rows(rows) or batch.moves_positions:
             try:
                 await self._journal.commit(rows)
             except ClaimConflictError as error:
@@ -95,8 +100,10 @@ class Committer:
                 rows = without_jobs(rows, guilty, batch.running_deltas())
             except DataRefusedError as error:
                 rows = await self._isolate(batch, rows, error)
+                batch.moves_positions = False
             else:
-                return
+                return rows.shards
+        return ()
 
     async def _isolate(self, batch: Batch, rows: JournalBatch, error: DataRefusedError) -> JournalBatch:
         """Commits every job of the batch alone, so that only the guilty ones fail; returns what is left to write.
@@ -122,10 +129,28 @@ class Committer:
 
     async def _publish(self) -> None:
         while True:
-            outgoing = await self._publishing.get()
+            outgoing, waiters = await self._publishing.get()
             while not self._publishing.empty():
-                outgoing = outgoing + self._publishing.get_nowait()
-            await self._bus.publish(outgoing)
+                more, waiting = self._publishing.get_nowait()
+                outgoing, waiters = outgoing + more, waiters + waiting
+            if outgoing:
+                await self._bus.publish(outgoing)
+            tell(waiters)
+
+
+def tell(waiters: Iterable[asyncio.Event]) -> None:
+    """Wakes those who waited for a batch."""
+    for waiter in waiters:
+        waiter.set()
+
+
+def _note_positions(batch: Batch, written: Sequence[ShardMark]) -> None:
+    by_number = {mark.shard: mark for mark in written}
+    for shard in batch.shards:
+        mark = by_number.get(shard.number)
+        if mark is not None and mark.epoch == shard.epoch:
+            shard.committed_position = mark.results_position or shard.committed_position
+            shard.committed_launch_position = mark.launch_position or shard.committed_launch_position
 
 
 def has_rows(rows: JournalBatch) -> bool:

@@ -80,13 +80,13 @@ class LiveShard:
 
     ``in_flight`` holds the attempts of this epoch that are with ants; ``inherited`` those that an older epoch
     dispatched and whose fate is still open; ``stops`` the attempts asked to stop, with the time of the last request.
-    Positions are those of the newest step; ``committed_position`` is the one behind
-    which the results log may be trimmed.
+    Positions are those of the newest step; the committed ones are those behind which the logs may be trimmed.
     """
 
     __slots__ = (
         "barrier_number",
         "barriers",
+        "committed_launch_position",
         "committed_position",
         "epoch",
         "in_flight",
@@ -110,10 +110,17 @@ class LiveShard:
         self.stops: dict[AttemptKey, float] = {}
         self.results_position: bytes | None = None
         self.committed_position: bytes | None = None
+        self.committed_launch_position: bytes | None = None
         self.launch_position: bytes | None = None
         self.barriers: dict[int, list[tuple[AttemptKey, bool]]] = {}
         self.barrier_number = 0
         self.is_dropped = False
+
+    def has_read_on(self) -> bool:
+        """Says whether its logs were read beyond what is committed."""
+        return (
+            self.results_position != self.committed_position or self.launch_position != self.committed_launch_position
+        )
 
     def awaiting_barrier(self) -> Iterator[AttemptKey]:
         """Yields the attempts that a barrier under way will settle."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from formicary.errors import FormicaryError
+from formicary.errors import FormicaryError, UnavailableError
 from formicary.queen.supervisor.live import LiveJob, LiveShard
 from formicary.queen.supervisor.program import Program, Programs
 from formicary.queen.supervisor.rows import job_cell, task_cells
@@ -18,13 +18,19 @@ Prepared = tuple[LoadedJob, Program]
 
 
 async def prepare(programs: Programs, loaded: Iterable[LoadedJob]) -> list[Prepared]:
-    """Returns the jobs with their programs; one whose definition cannot be compiled is logged and left alone."""
+    """Returns the jobs with their programs; one whose definition cannot be compiled is logged and left alone.
+
+    Raises:
+        UnavailableError: a definition could not be read; of these jobs none must be taken for done.
+    """
     prepared = []
     for item in loaded:
         program = programs.cached(item.job)
         if program is None:
             try:
                 program = await programs.get(item.job)
+            except UnavailableError:
+                raise
             except FormicaryError as error:
                 log.error("job_not_loadable", job_id=item.job.id, reason=str(error))
                 continue

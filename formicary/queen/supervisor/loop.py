@@ -63,7 +63,6 @@ class HotLoop(Service):
         self._wake = asyncio.Event()
         self._open = asyncio.Event()
         self._taken = asyncio.Event()
-        self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         #: Called after shards were dropped because the database is behind the memory, to load them again.
         self.on_drop: Callable[[list[LiveShard], str], None] = lambda shards, why: None
@@ -100,21 +99,19 @@ class HotLoop(Service):
         self._fire_timers(now)
         self._dispatcher.dispatch()
         if not self.engine.batch.is_empty():
-            self._idle.clear()
             self._open.set()
         self._arm_timer()
 
     async def flushed(self) -> None:
-        """Returns when everything handed in before is committed and handed to the broker."""
+        """Returns when everything handed in before is committed, and its messages are with the broker.
+
+        What could not be committed was dropped by then; its shards are loaded again.
+        """
         done = asyncio.Event()
-        self.put(lambda _: done.set())
+        self.put(lambda _: self.engine.batch.waiters.append(done))
         await done.wait()
-        if self._open.is_set() or not self._idle.is_set():
-            await self._idle.wait()
 
     async def _take(self) -> Batch:
-        if not self._open.is_set():
-            self._idle.set()
         await self._open.wait()
         self._open.clear()
         batch, self.engine.batch = self.engine.batch, Batch()
@@ -149,14 +146,21 @@ class HotLoop(Service):
         if shard.is_dropped:
             return
         shard.is_dropped = True
-        self.shards.pop(shard.number, None)
+        self.detach(shard)
         for live in shard.jobs.values():
-            live.is_gone = live.is_void = True
+            live.is_void = True
+        self.claiming.difference_update(shard.jobs)
+        self.engine.batch.forget_shard(shard)
+
+    def detach(self, shard: LiveShard) -> None:
+        """Stops stepping a shard; what its jobs became so far is committed as ever."""
+        if self.shards.get(shard.number) is shard:
+            del self.shards[shard.number]
+        for live in shard.jobs.values():
+            live.is_gone = True
             self.engine.timers.job_gone()
         for key in [*shard.in_flight, *shard.inherited]:
             self.engine.release(shard, key)
-        self.claiming.difference_update(shard.jobs)
-        self.engine.batch.forget_shard(shard)
 
     def _claimed(self, jobs: Iterable[LiveJob]) -> None:
         self.claiming.difference_update(live.id for live in jobs)

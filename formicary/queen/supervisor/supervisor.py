@@ -7,17 +7,15 @@ to their heartbeats, the sweep, the fetcher of people's commands.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 
 import msgspec
 import structlog
 
-from brokers.base import START, Edge, Position
-from brokers.errors import BrokerUnavailableError, PositionTrimmedError
 from formicary.bus import Bus, Outgoing, Packet
 from formicary.clock import Clock
 from formicary.errors import UnavailableError
 from formicary.events import topics
+from formicary.events.jobs import LeasesReleased
 from formicary.ids import JobId, QueenId
 from formicary.model.states import JobState
 from formicary.queen.leases import LeaseKeeper
@@ -27,6 +25,7 @@ from formicary.queen.supervisor.commands import Commands
 from formicary.queen.supervisor.intake import refused_result
 from formicary.queen.supervisor.live import LiveShard, is_dispatched
 from formicary.queen.supervisor.loading import Prepared, bring_to_life, prepare
+from formicary.queen.supervisor.logs import ShardLogs
 from formicary.queen.supervisor.loop import HotLoop, JobEndings
 from formicary.queen.supervisor.program import Programs
 from formicary.queen.supervisor.rendering import beginning
@@ -42,15 +41,14 @@ from formicary.store.shards import LoadedJob, ShardStore
 
 log = structlog.get_logger(__name__)
 
-TakePackets = Callable[[LiveShard, list[Packet], asyncio.Event, datetime], None]
 Action = Callable[[], Awaitable[None]]
 
-#: Packets taken from a log at once.
-READ_COUNT = 256
 #: Jobs held in memory beyond which none is launched.
 MAX_LIVE_JOBS = 20_000
 #: What a task says whose result the database refused.
 POISON_MESSAGE = "the result holds a value that cannot be stored; check the outputs for control characters and sizes"
+#: What a queen that leaves gives the broker to take its word that leases are free, in seconds.
+ANNOUNCE_S = 2.0
 #: Between two looks at what waits, in seconds.
 TICK_S = 1.0
 
@@ -98,14 +96,19 @@ class Supervisor(Service):
         self.loop.on_drop = self._reload_later
         names = [f"shard-{number}" for number in range(config.shard_count)]
         self.keeper = LeaseKeeper(
-            stores.leases, names, config.queen_id, config.incarnation, config.lease_s, clock, self
+            stores.leases, names, config.queen_id, config.incarnation, config.lease_s, clock, self, is_spread=True
         )
         margin_s = max(5.0, config.ant_lease_s / 2)
         self._sweep = Sweep(self.loop.engine, config.lease_s / 3, config.ant_lease_s + margin_s)
         self._desk = AntDesk(config.queen_id, bus, registry, clock, self._valid_epochs, self._ants_changed)
+        self._desk.on_released = self._leases_free
+        #: Called when another queen gave leases back.
+        self.on_released: Callable[[], None] = lambda: None
         self.commands = Commands(stores.commands, stores.shards, self._programs, self.loop, clock)
+        self._logs = ShardLogs(bus, clock, self.loop)
         self._readers: dict[int, list[asyncio.Task[None]]] = {}
         self._was_loaded: set[int] = set()
+        self._launched = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -119,9 +122,21 @@ class Supervisor(Service):
                 self._group.create_task(self.keeper.run())
                 self._group.create_task(self.commands.run())
                 self._group.create_task(self._tick())
+                self._group.create_task(self._adopt_regularly())
+                self._group.create_task(self._even_out())
                 self.started.set()
         finally:
             await asyncio.shield(self._release())
+
+    async def drain(self) -> None:
+        """Hands every shard over in order: what is open is committed and sent, then the leases are given back."""
+        await self._until_available(self.keeper.leave)
+        shards = list(self.loop.shards.values())
+        for shard in shards:
+            self._stop_reading(shard)
+            self.loop.detach(shard)
+        await self.loop.flushed()
+        await self._release()
 
     def owns(self, shard: int) -> bool:
         """Says whether jobs of this shard can be launched here."""
@@ -188,20 +203,51 @@ class Supervisor(Service):
         prepared = await prepare(self._programs, await self._stores.shards.load(row.shard))
         shard = LiveShard(row.shard, row.epoch, self._clock.boottime())
         if self._bus.capabilities.survives_process or row.shard in self._was_loaded:
-            shard.results_position, shard.launch_position = row.results_position, row.launch_position
+            shard.results_position = shard.committed_position = row.results_position
+            shard.launch_position = shard.committed_launch_position = row.launch_position
         self._was_loaded.add(row.shard)
         self.loop.put(lambda now: self._install(shard, prepared, now))
         assert self._group is not None
-        results = self._read(shard, topics.results(row.shard), shard.results_position, self._results)
-        launches = self._read(shard, topics.launch(row.shard), shard.launch_position, self._launches)
+        results = self._logs.read(shard, topics.results(row.shard), shard.results_position, self._results)
+        launches = self._logs.read(shard, topics.launch(row.shard), shard.launch_position, self._launches)
         self._readers[row.shard] = [self._group.create_task(results), self._group.create_task(launches)]
 
     def lost(self, name: str) -> None:
         """Forgets a shard that another queen took."""
-        shard = self.loop.shards.get(int(name.removeprefix("shard-")))
+        shard = self.loop.shards.get(_number(name))
         if shard is not None:
             self.loop.drop(shard)
             self._stop_reading(shard)
+
+    async def _even_out(self) -> None:
+        """Hands surplus shards over, one after the other, so that a queen that joined gets its share."""
+        while True:
+            await self.keeper.has_surplus.wait()
+            self.keeper.has_surplus.clear()
+            for name in self.keeper.surplus():
+                await self._hand_over(name)
+
+    async def _hand_over(self, name: str) -> None:
+        """Lets another queen go on with a shard: its attempts run on, and its next owner inherits them."""
+        shard = self.loop.shards.get(_number(name))
+        if shard is None:
+            return
+        self._stop_reading(shard)
+        self.loop.detach(shard)
+        await self.loop.flushed()
+        if shard.is_dropped:
+            return
+        await self._until_available(lambda: self.keeper.hand_back(name))
+        log.info("shard_handed_over", shard=shard.number, epoch=shard.epoch)
+        await self._announce_release()
+
+    async def _announce_release(self) -> None:
+        event = LeasesReleased(queen_id=self._config.queen_id)
+        await self._bus.publish([Outgoing(topics.ANTS, self._config.queen_id, event)])
+
+    def _leases_free(self) -> None:
+        self.keeper.wake()
+        self.on_released()
 
     def _install(self, shard: LiveShard, prepared: Sequence[Prepared], now: datetime) -> None:
         self.loop.shards[shard.number] = shard
@@ -240,28 +286,9 @@ class Supervisor(Service):
             self.loop.engine.release(shard, key)
             self.loop.engine.step(shard.jobs[job_id], refused_result(task_no, attempt, POISON_MESSAGE, now))
 
-    async def _read(self, shard: LiveShard, topic: str, after: bytes | None, take: TakePackets) -> None:
-        position: Position | Edge = START if after is None else Position(after)
-        while not shard.is_dropped:
-            try:
-                packets = await self._bus.read(topic, position, READ_COUNT, timeout_s=30.0)
-            except BrokerUnavailableError as error:
-                log.warning("log_not_readable", topic=topic, reason=str(error))
-                await self._clock.sleep(1.0)
-                continue
-            except PositionTrimmedError:
-                log.error("log_trimmed_beyond_position", topic=topic)
-                position = START
-                continue
-            if packets:
-                position = packets[-1].position
-                handled = asyncio.Event()
-                self.loop.put(partial(take, shard, packets, handled))
-                await handled.wait()
-
     def _results(self, shard: LiveShard, packets: list[Packet], handled: asyncio.Event, now: datetime) -> None:
         handled.set()
-        if shard.is_dropped:
+        if self.loop.shards.get(shard.number) is not shard:
             return
         for packet in packets:
             self.loop.intake.take(shard, packet, now)
@@ -270,6 +297,7 @@ class Supervisor(Service):
         handled.set()
         shard.launch_position = packets[-1].position
         self.commands.wake()
+        self._launched.set()
 
     def _ants_changed(self) -> None:
         self.loop.put(self._settle_attempts)
@@ -287,12 +315,21 @@ class Supervisor(Service):
             self._sweep.count_lost()
             self.loop.put(self._settle_attempts)
             self.loop.put(lambda _: waiting_reasons(self.loop.engine))
+            self.loop.put(self._move_positions)
             self.commands.wake()
+            self._launched.set()
+            await self._logs.trim(self.loop.shards.values())
+
+    async def _adopt_regularly(self) -> None:
+        while True:
+            await self._launched.wait()
+            self._launched.clear()
             await self._adopt_ready()
-            await self._trim()
 
     async def _adopt_ready(self) -> None:
-        """Starts READY jobs of own shards whose launch message was lost."""
+        """Starts READY jobs of own shards: claimed by the leader elsewhere, and told of by a message or not."""
+        # Whatever was begun before is committed, so that no READY row of a job that has ended here is read.
+        await self.loop.flushed()
         try:
             loaded = await self._stores.shards.ready_jobs(list(self.loop.shards))
         except UnavailableError as error:
@@ -302,10 +339,11 @@ class Supervisor(Service):
         if prepared:
             self.loop.put(lambda now: self._begin(prepared, None, now))
 
-    async def _trim(self) -> None:
-        for shard in list(self.loop.shards.values()):
-            if shard.committed_position is not None:
-                await self._bus.trim(topics.results(shard.number), Position(shard.committed_position))
+    def _move_positions(self, now: datetime) -> None:
+        """Commits how far logs were read that brought nothing to commit."""
+        for shard in self.loop.shards.values():
+            if shard.has_read_on():
+                self.loop.engine.batch.move_positions(shard)
 
     def _valid_epochs(self) -> dict[int, int]:
         return {
@@ -347,6 +385,13 @@ class Supervisor(Service):
         for shard in list(self.loop.shards.values()):
             self.loop.drop(shard)
         try:
-            await self.keeper.release()
-        except UnavailableError as error:
+            if await self.keeper.release():
+                async with asyncio.timeout(ANNOUNCE_S):
+                    await self._announce_release()
+        except (UnavailableError, TimeoutError) as error:
             log.warning("leases_not_released", reason=str(error))
+
+
+def _number(name: str) -> int:
+    """Returns the shard of a lease."""
+    return int(name.removeprefix("shard-"))
