@@ -25,7 +25,14 @@ async def submit_to_completed(count: int = 300) -> list[Figure]:
         times = sorted([await _one(session) for _ in range(count)])
         commit_s = await _bare_commit(running)
     return [
-        Figure("submit to COMPLETED, p50", times[count // 2] * 1000, "ms", goal=5, is_ceiling=True, note="slots 8"),
+        Figure(
+            "submit to COMPLETED, p50",
+            times[count // 2] * 1000,
+            "ms",
+            goal=5,
+            is_ceiling=True,
+            note="slots 8, prefetch 256",
+        ),
         Figure("submit to COMPLETED, p99", times[int(count * 0.99)] * 1000, "ms", goal=20, is_ceiling=True),
         Figure("one bare commit, p50", commit_s * 1000, "ms", note="three of them lie in that path"),
     ]
@@ -37,7 +44,9 @@ async def intake(count: int = 8000, connections: int = 8) -> list[Figure]:
         await running.manager.save_definition(wide(1))
         await _submitter(connections * 50, connections)
         rate = await _submitter(count, connections)
-    return [Figure("HTTP intake, one by one", rate, "jobs/s", goal=1_500, note=f"{connections} connections")]
+    return [
+        Figure("HTTP intake, one by one", rate, "jobs/s", goal=1_500, note=f"{connections} connections; slots 1000")
+    ]
 
 
 async def _submitter(count: int, connections: int) -> float:
