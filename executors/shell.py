@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import shutil
 import signal
 import subprocess
@@ -48,7 +49,9 @@ class _ShellRun:
         self.is_main_over = False
         self.is_after_skipped = False
         self.stop_reason: Reason | None = None
-        self.stop_grace_s = 0.0
+        #: When the grace of ``stop`` is over, by the loop's clock.
+        self.kill_at_s = math.inf
+        self.asking: asyncio.Task[None] | None = None
         self.oom_kills_before: int | None = None
         self.driver: asyncio.Task[None] | None = None
 
@@ -108,11 +111,17 @@ class ShellExecutor(Executor):
             return
         if not handle.is_main_over:
             handle.stop_reason = handle.stop_reason or reason
-            handle.stop_grace_s = grace_s
+            handle.kill_at_s = min(handle.kill_at_s, asyncio.get_running_loop().time() + grace_s)
+            self._ask_strays(handle, grace_s)
         handle.is_after_skipped |= grace_s <= 0 or handle.running is None
         if handle.running is not None:
             handle.running.child.end(grace_s)
         await handle.ending.over()
+
+    def _ask_strays(self, run: _ShellRun, grace_s: float) -> None:
+        """Asks what left the group to end too, so that all share one grace."""
+        if run.asking is None and grace_s > 0 and run.marks is not None and run.running is not None:
+            run.asking = asyncio.create_task(self._strays.ask(run.marks, run.running.child.pid))
 
     async def cleanup(self, run: Run) -> None:
         """Ends what still runs and removes scripts and ``TMPDIR``."""
@@ -185,17 +194,23 @@ class ShellExecutor(Executor):
     async def _finish_script(self, run: _ShellRun, script: _Script) -> int:
         """Returns the shell's code when it, all it left behind, and its output are done."""
         code = await script.child.exited()
-        grace_s = self._options.shell_leftover_grace_s if run.stop_reason is None else run.stop_grace_s
-        is_gone = await script.child.group_gone(grace_s)
+        is_gone = await script.child.group_gone(self._grace_left_s(run))
         run.running = None
+        if run.asking is not None:
+            await run.asking
         if run.marks is not None:
-            await self._strays.end_all(run.marks, grace_s)
+            await self._strays.end_all(run.marks, self._grace_left_s(run))
         for pump in script.pumps:
             pump.finish()
         await asyncio.gather(*script.readers)
         if is_gone:
             await run.attempt.guard.forget(script.child.pid)
         return code
+
+    def _grace_left_s(self, run: _ShellRun) -> float:
+        if run.stop_reason is None or run.is_main_over:
+            return self._options.shell_leftover_grace_s
+        return max(0.0, run.kill_at_s - asyncio.get_running_loop().time())
 
     async def _run_after_script(self, run: _ShellRun) -> None:
         """Runs the lines that follow whatever happened; what becomes of them changes no result."""

@@ -37,6 +37,11 @@ class StrayHunter:
         self._current: asyncio.Task[dict[Marks, list[int]]] | None = None
         self._next: asyncio.Task[dict[Marks, list[int]]] | None = None
 
+    async def ask(self, marks: Marks, group: int) -> None:
+        """Sends TERM to every process of the attempt that is not in ``group``."""
+        pids = (await self._scan()).get(marks, [])
+        _signal([pid for pid in pids if _group_and_state(str(pid))[0] != group], signal.SIGTERM)
+
     async def end_all(self, marks: Marks, grace_s: float) -> None:
         """Ends every process of the attempt: TERM, KILL after the grace."""
         for number in range(_ROUNDS):

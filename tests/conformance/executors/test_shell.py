@@ -131,6 +131,22 @@ async def test_a_stop_reaches_children_in_and_out_of_the_group(bench: Bench) -> 
     await bench.executor.cleanup(run)
 
 
+async def test_all_that_ignore_a_stop_share_one_grace(bench: Bench) -> None:
+    sink = CollectingSink()
+    deaf = "sh -c \"trap 'echo asked >>asked' TERM; echo x >>up; while :; do sleep 0.02; done\""
+    both_up = 'until [ "$(cat up 2>&-)" = "$(printf \'x\\nx\')" ]; do :; done'
+    script = (f"setsid {deaf} & {deaf} & trap '' TERM; {both_up}", "echo up", "wait")
+    run = await bench.start(ShellSpec(script=script), sink)
+    await sink.first_write.wait()
+    began = asyncio.get_running_loop().time()
+
+    await bench.executor.stop(run, 2.0, Reason.TIMED_OUT)
+
+    assert 2.0 <= asyncio.get_running_loop().time() - began < 3.0
+    assert bench.read_file("asked").count("asked") == 2
+    await bench.executor.cleanup(run)
+
+
 async def test_stop_gives_the_script_its_grace(bench: Bench) -> None:
     sink = CollectingSink()
     run = await bench.start(
