@@ -82,6 +82,8 @@ def read_document(data: str | bytes, file: str, max_bytes: int = MAX_DOCUMENT_BY
         root = composer.compose()
     except _Refused as refusal:
         raise DefinitionError([*composer.problems, refusal.problem], file) from None
+    except yaml.reader.ReaderError as error:
+        raise DefinitionError([*composer.problems, _character_problem(error, text)], file) from None
     except yaml.YAMLError as error:
         raise DefinitionError([*composer.problems, _syntax_problem(error)], file) from None
     return root, composer.problems
@@ -152,6 +154,14 @@ def _resolve(text: str) -> Scalar:
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
+
+
+def _character_problem(error: yaml.reader.ReaderError, text: str) -> Problem:
+    before = text.encode()[: error.position].decode("utf-8", "ignore")  # libyaml counts bytes
+    hint = "" if error.character is None else f"remove U+{error.character:04X}, or write it escaped, in double quotes"
+    column = len(before) - (before.rfind("\n") + 1) + 1
+    message = f"no valid YAML: {error.reason}"
+    return Problem(message=message, hint=hint, line=before.count("\n") + 1, column=column)
 
 
 def _syntax_problem(error: yaml.YAMLError) -> Problem:

@@ -82,7 +82,10 @@ def test_a_nul_is_refused(problems: Callable[[str], list[Problem]]) -> None:
 
 
 def test_a_control_character_is_refused(only_problem: OnlyProblem) -> None:
-    assert "no valid YAML" in only_problem("job_type: \x07").message
+    problem = only_problem("job_type: ä\nlabels: {ö: \x07}")
+    assert "no valid YAML" in problem.message
+    assert (problem.line, problem.column) == (2, 13)
+    assert "U+0007" in problem.hint
 
 
 def test_a_second_document_is_refused(only_problem: OnlyProblem) -> None:
