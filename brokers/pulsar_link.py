@@ -92,7 +92,7 @@ class Link:
         client, self._client = self._client, None
         self._producers.clear()
         if client is not None:
-            await good_bye(client.close())
+            await good_bye(_shut_down(client))
         await self.admin.close()
 
     async def publish(self, messages: Sequence[Message]) -> None:
@@ -209,6 +209,14 @@ class Pump:
             if pending.done() and not pending.cancelled():
                 pending.exception()  # nobody else will ask
         self._pending.clear()
+
+
+async def _shut_down(client: Any) -> None:
+    """Closes a client and waits for its threads: one that outlives the process's end aborts it."""
+    try:
+        await client.close()
+    finally:
+        await asyncio.to_thread(client._client.shutdown)  # the asynchronous class has no such method
 
 
 async def _send(producer: Any, message: Message) -> None:
