@@ -6,6 +6,7 @@ it is never answered again, only told so.
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 
 from formicary.events.ants import AntHeartbeat, AntRegistered, Held
 from formicary.ids import AntId, Incarnation, JobId
@@ -16,16 +17,25 @@ Requirement = tuple[str, tuple[str, ...]]
 
 #: How long after a decline for lack of room an ant gets no further dispatch.
 BUSY_BACKOFF_S = 0.2
+#: Lost incarnations that are remembered, and how many of them every answer names. One that was forgotten is a stranger
+#: again: its leases ended long ago, so it declines whatever it is sent.
+LOST_KEPT = 10_000
+LOST_TOLD = 100
+#: Requirements whose matching ants are remembered.
+_MATCHES_KEPT = 1000
 
 
 class LiveAnt:
-    """One registered incarnation. ``in_flight`` counts the attempts that this queen gave it and that have not ended."""
+    """One registered incarnation. ``attempts`` are those that this queen knows with it and that have not ended.
+
+    They are a set, not a count: an attempt is added once and taken once, whichever way the queen learns of it.
+    """
 
     __slots__ = (
+        "attempts",
         "backoff_until",
         "epochs",
         "held",
-        "in_flight",
         "is_draining",
         "last_heartbeat_at",
         "numbers",
@@ -39,10 +49,11 @@ class LiveAnt:
         self.received_at = received_at
         self.last_heartbeat_at: datetime = registration.sent_at
         self.sequence = 0
-        self.in_flight = 0
+        self.attempts: set[tuple[JobId, int, int]] = set()
         self.is_draining = False
         self.backoff_until = 0.0
-        self.numbers: dict[tuple[int, int], int] = {}
+        #: Per shard the epoch and the last number given in it.
+        self.numbers: dict[int, tuple[int, int]] = {}
         self.held: frozenset[tuple[JobId, int, int]] = frozenset()
         self.epochs: dict[int, int] = {}
 
@@ -51,11 +62,16 @@ class LiveAnt:
         """Returns which life of which ant this is."""
         return self.registration.incarnation
 
+    @property
+    def in_flight(self) -> int:
+        """Returns how many attempts are with the ant."""
+        return len(self.attempts)
+
     def next_number(self, shard: int, epoch: int) -> int:
-        """Returns the next running number of dispatches, per shard and epoch, from 1."""
-        key = (shard, epoch)
-        number = self.numbers.get(key, 0) + 1
-        self.numbers[key] = number
+        """Returns the next running number of dispatches, per shard and epoch, from 1; epochs only rise."""
+        newest, number = self.numbers.get(shard, (epoch, 0))
+        number = number + 1 if newest == epoch else 1
+        self.numbers[shard] = (epoch, number)
         return number
 
     def capacity(self, method: str) -> int:
@@ -75,7 +91,8 @@ class AntRegistry:
     def __init__(self) -> None:
         self._ants: dict[Incarnation, LiveAnt] = {}
         self._matching: dict[Requirement, list[LiveAnt]] = {}
-        self._lost: dict[Incarnation, None] = {}
+        #: Whether the loss counts, per lost incarnation; what was lost or asked about last is at the end.
+        self._lost: dict[Incarnation, bool] = {}
 
     def __iter__(self) -> Iterator[LiveAnt]:
         return iter(list(self._ants.values()))
@@ -83,10 +100,9 @@ class AntRegistry:
     def register(self, event: AntRegistered, received_at: float) -> LiveAnt | None:
         """Takes a registration; returns the new ant, or None where it was known already or is lost.
 
-        An older incarnation of the same process is replaced; one of another process that is still alive is kept
-        beside it until it is lost (the ant itself refuses to be second, told by ``holder_of``).
+        An older incarnation of the same id is kept beside it until it is lost: by its obituary, or by its silence.
         """
-        if event.incarnation in self._lost or event.incarnation in self._ants:
+        if self._is_told_again(event.incarnation) or event.incarnation in self._ants:
             return None
         ant = LiveAnt(event, received_at)
         self._ants[event.incarnation] = ant
@@ -101,21 +117,12 @@ class AntRegistry:
                 return ant
         return None
 
-    def siblings(self, event: AntRegistered) -> list[LiveAnt]:
-        """Returns the earlier incarnations of the same process."""
-        return [
-            ant
-            for ant in self._ants.values()
-            if ant.registration.ant_id == event.ant_id
-            and ant.registration.process == event.process
-            and ant.incarnation != event.incarnation
-        ]
-
     def heard(self, event: AntHeartbeat, received_at: float) -> LiveAnt | None:
-        """Takes a heartbeat; returns None where the incarnation is unknown or lost."""
+        """Takes a heartbeat, unless a newer one came before; returns None where the incarnation is unknown or lost."""
         ant = self._ants.get(event.incarnation)
         if ant is None or event.sequence < ant.sequence:
-            return None
+            self._is_told_again(event.incarnation)
+            return ant
         ant.sequence = event.sequence
         ant.received_at = received_at
         ant.last_heartbeat_at = event.sent_at
@@ -124,15 +131,30 @@ class AntRegistry:
         ant.held = frozenset(held_key(held) for held in event.held)
         return ant
 
-    def lose(self, incarnation: Incarnation) -> None:
-        """Counts an incarnation lost, for good."""
-        self._lost[incarnation] = None
+    def lose(self, incarnation: Incarnation, *, counts: bool = True) -> None:
+        """Counts an incarnation lost, for good.
+
+        Args:
+            counts: towards ``ERR_ANT_LOST`` of its tasks; not where this queen itself was cut off.
+        """
+        self._lost[incarnation] = self._lost.get(incarnation, True) and counts
+        if len(self._lost) > LOST_KEPT:
+            del self._lost[next(iter(self._lost))]
         if self._ants.pop(incarnation, None) is not None:
             self._matching.clear()
 
     def is_lost(self, incarnation: Incarnation) -> bool:
         """Says whether the incarnation was counted lost."""
         return incarnation in self._lost
+
+    def was_heard_since(self, incarnation: Incarnation, since: float | None) -> bool:
+        """Says whether a live ant was heard after ``since`` (None: never); True for one that is not known."""
+        ant = self._ants.get(incarnation)
+        return ant is None or (since is not None and ant.received_at >= since)
+
+    def loss_counts(self, incarnation: Incarnation) -> bool:
+        """Says whether the loss of this incarnation counts towards ``ERR_ANT_LOST``."""
+        return self._lost.get(incarnation, True)
 
     def get(self, incarnation: Incarnation | None) -> LiveAnt | None:
         """Returns the live ant, if it is one."""
@@ -147,8 +169,8 @@ class AntRegistry:
         return {incarnation: ant.sequence for incarnation, ant in self._ants.items()}
 
     def lost(self) -> tuple[Incarnation, ...]:
-        """Returns the incarnations counted lost, the newest 1,000."""
-        return tuple(self._lost)[-1000:]
+        """Returns incarnations counted lost: those lost, or heard of, last."""
+        return tuple(islice(reversed(self._lost), LOST_TOLD))
 
     def choose(self, requirement: Requirement, now: float) -> LiveAnt | None:
         """Returns the ant with the smallest share of its room in use, or None where none has room."""
@@ -179,9 +201,18 @@ class AntRegistry:
         """Returns the live ants for people, sorted by id."""
         return sorted((_view(ant) for ant in self._ants.values()), key=lambda view: view.id)
 
+    def _is_told_again(self, incarnation: Incarnation) -> bool:
+        """Has the next answer name an incarnation that is lost and spoke; says whether it is."""
+        if incarnation not in self._lost:
+            return False
+        self._lost[incarnation] = self._lost.pop(incarnation)
+        return True
+
     def _offering(self, requirement: Requirement) -> list[LiveAnt]:
         found = self._matching.get(requirement)
         if found is None:
+            if len(self._matching) >= _MATCHES_KEPT:
+                self._matching.clear()
             found = [ant for ant in self._ants.values() if ant.offers(requirement)]
             self._matching[requirement] = found
         return found

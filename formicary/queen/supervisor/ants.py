@@ -1,6 +1,7 @@
 """Listens to ants and answers their heartbeats once a second (``protocol.md`` 5)."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import structlog
@@ -18,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 #: Between two answers, in seconds.
 ANSWER_S = 1.0
+#: A longer time without an answer that left means that this queen was cut off, or slept: it heard nobody either.
+CUT_OFF_S = 5.0
 
 
 class AntDesk:
@@ -48,6 +51,8 @@ class AntDesk:
         self._refused: dict[Incarnation, str] = {}
         self._strangers = True
         self._subscription: BusSubscription | None = None
+        self._answered_at = -math.inf
+        self._listening_since = -math.inf
 
     async def open(self) -> None:
         """Begins to listen; the first answer asks every ant to register."""
@@ -55,9 +60,18 @@ class AntDesk:
 
     async def run(self) -> None:
         """Listens and answers until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
-            group.create_task(self._answer_regularly())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen())
+                group.create_task(self._answer_regularly())
+        finally:
+            if self._subscription is not None:
+                await self._subscription.close()
+
+    def listening_since(self) -> float | None:
+        """Returns since when (boot time) answers left without a gap, so that ants are heard; None while cut off."""
+        is_cut_off = self._clock.boottime() - self._answered_at > CUT_OFF_S
+        return None if is_cut_off else self._listening_since
 
     async def answer(self) -> None:
         """Sends one answer to all ants."""
@@ -71,6 +85,13 @@ class AntDesk:
         )
         self._refused, self._strangers = {}, False
         await self._bus.publish([Outgoing(topics.ANSWERS, self._queen_id, event)])
+        self._note_answered()
+
+    def _note_answered(self) -> None:
+        now = self._clock.boottime()
+        if now - self._answered_at > CUT_OFF_S:
+            self._listening_since = now
+        self._answered_at = now
 
     async def _answer_regularly(self) -> None:
         while True:
@@ -94,7 +115,8 @@ class AntDesk:
             case AntHeartbeat():
                 return self._heard(event)
             case AntLeft():
-                self._registry.lose(event.incarnation)
+                counts = self._registry.was_heard_since(event.incarnation, self.listening_since())
+                self._registry.lose(event.incarnation, counts=counts)
                 log.info("ant_left", incarnation=event.incarnation)
                 return True
             case LeasesReleased():

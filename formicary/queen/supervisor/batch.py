@@ -8,8 +8,8 @@ import msgspec
 
 from formicary.bus import Outgoing
 from formicary.ids import JobId
-from formicary.queen.supervisor.live import LiveJob, LiveShard
-from formicary.queen.supervisor.rows import attempt_row, job_row, task_changes, task_row
+from formicary.queen.supervisor.live import LiveJob, LiveShard, Receipt
+from formicary.queen.supervisor.rows import attempt_row, job_row, storable, task_changes, task_row
 from formicary.store.rows import AttemptRow, CommandDone, HistoryRow, JobRow, JournalBatch, ShardMark, TaskRow
 
 
@@ -29,6 +29,7 @@ class Batch:
         "leader_epoch",
         "moves_positions",
         "outgoing",
+        "receipt",
         "shards",
         "waiters",
     )
@@ -44,6 +45,7 @@ class Batch:
         self.counts: dict[LiveJob, int] = {}
         self.ended: list[JobId] = []
         self.waiters: list[asyncio.Event] = []
+        self.receipt = Receipt()
 
     def is_empty(self) -> bool:
         """Says whether there is nothing to commit; positions alone wait for the next change, or for the next tick."""
@@ -88,6 +90,7 @@ class Batch:
         for live in self.jobs:
             if not live.is_void:
                 _collect(live, now, jobs, tasks, attempts, history)
+        self.counts = {live: change for live, change in self.counts.items() if not live.is_void}
         return JournalBatch(
             shards=sorted(_mark(shard) for shard in self.shards if not shard.is_dropped),
             jobs=jobs,
@@ -104,7 +107,7 @@ class Batch:
         """Returns by how much the running counts change, per job type id; of the jobs named only, if any are."""
         deltas: dict[int, int] = {}
         for live, change in self.counts.items():
-            if not live.is_void and (only is None or live.id in only):
+            if only is None or live.id in only:
                 job_type_id = live.record.job_type_id
                 deltas[job_type_id] = deltas.get(job_type_id, 0) + change
         return {job_type_id: change for job_type_id, change in deltas.items() if change}
@@ -115,10 +118,14 @@ class Batch:
         self.ended = [job_id for job_id in self.ended if job_id not in job_ids]
 
     def forget_shard(self, shard: LiveShard) -> None:
-        """Takes everything about a dropped shard back; its jobs are void already."""
+        """Takes everything about a dropped shard back, also of jobs that ended in this batch and left the shard."""
         self.shards.pop(shard, None)
         self.commands_done.pop(shard, None)
-        self.forget({live.id for live in self.jobs if live.shard is shard})
+        gone = [live for live in self.jobs if live.shard is shard]
+        for live in gone:
+            live.is_void = True
+        self.forget({live.id for live in gone})
+        self.outgoing = [out for out in self.outgoing if getattr(out.event, "shard", None) != shard.number]
 
 
 def _mark(shard: LiveShard) -> ShardMark:
@@ -150,17 +157,26 @@ def _collect(
     recorded = (cell.state, cell.attempt)
     if recorded != live.recorded:
         live.recorded = recorded
-        history.append(HistoryRow(job_id, now, cell.state, cell.attempt, cell.error_code, cell.error_message))
+        history.append(HistoryRow(job_id, now, cell.state, cell.attempt, cell.error_code, storable(cell.error_message)))
 
 
-def without_jobs(batch: JournalBatch, job_ids: Collection[JobId], running_deltas: dict[int, int]) -> JournalBatch:
-    """Returns the batch less everything about some jobs; ``running_deltas`` are those of the jobs that remain."""
+def job_ids_of(rows: JournalBatch) -> set[JobId]:
+    """Returns the jobs of which there are rows."""
+    ids = {row.id for row in rows.jobs}
+    ids.update(row.job_id for row in rows.tasks)
+    ids.update(row.job_id for row in rows.attempts)
+    ids.update(row.job_id for row in rows.history)
+    return {JobId(job_id) for job_id in ids}
+
+
+def rows_of(rows: JournalBatch, job_ids: Collection[JobId], running_deltas: dict[int, int]) -> JournalBatch:
+    """Returns the rows of some jobs, with everything that belongs to none; ``running_deltas`` are those of the jobs."""
     return msgspec.structs.replace(
-        batch,
-        jobs=[row for row in batch.jobs if row.id not in job_ids],
-        tasks=[row for row in batch.tasks if row.job_id not in job_ids],
-        attempts=[row for row in batch.attempts if row.job_id not in job_ids],
-        history=[row for row in batch.history if row.job_id not in job_ids],
-        claims=[job_id for job_id in batch.claims if job_id not in job_ids],
+        rows,
+        jobs=[row for row in rows.jobs if row.id in job_ids],
+        tasks=[row for row in rows.tasks if row.job_id in job_ids],
+        attempts=[row for row in rows.attempts if row.job_id in job_ids],
+        history=[row for row in rows.history if row.job_id in job_ids],
+        claims=[job_id for job_id in rows.claims if job_id in job_ids],
         running_deltas=running_deltas,
     )

@@ -15,6 +15,7 @@ from formicary.queen.supervisor.live import LiveJob, LiveShard
 from formicary.queen.supervisor.loading import Prepared, bring_to_life, prepare
 from formicary.queen.supervisor.loop import HotLoop
 from formicary.queen.supervisor.program import Programs
+from formicary.queen.supervisor.rows import storable
 from formicary.states.errors import RefusedError
 from formicary.states.inputs import (
     CancelRequested,
@@ -128,7 +129,7 @@ class Commands:
         self._done(row, shard, f"the job is {state}")
 
     def _done(self, row: CommandRow, shard: LiveShard, refusal: str | None) -> None:
-        self._loop.engine.batch.done(CommandDone(row.id, refusal), shard)
+        self._loop.engine.batch.done(CommandDone(row.id, storable(refusal)), shard)
         log.info("command_applied", kind=row.kind, job_id=row.job_id, refusal=refusal)
 
 
@@ -151,7 +152,10 @@ def _input(row: CommandRow, live: LiveJob, now: datetime) -> Input:
 
 
 def _restart(row: CommandRow, live: LiveJob, now: datetime) -> RestartRequested:
-    body = msgspec.json.decode(row.body, type=RestartBody)
+    try:
+        body = msgspec.json.decode(row.body, type=RestartBody)
+    except msgspec.MsgspecError as error:
+        raise RefusedError(f"the restart cannot be read: {error}") from error
     if body.from_task is None:
         return RestartRequested(mode=body.mode, at=now)
     number = live.program.plan.numbers.get(body.from_task)

@@ -7,11 +7,14 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from brokers.errors import MessageTooLargeError
 from formicary.bus import Bus, Outgoing
 from formicary.clock import Clock
+from formicary.errors import DataError
+from formicary.events.base import Event
 from formicary.ids import JobId
 from formicary.metrics import COMMIT_ROWS, COMMIT_SECONDS
-from formicary.queen.supervisor.batch import Batch, without_jobs
+from formicary.queen.supervisor.batch import Batch, job_ids_of, rows_of
 from formicary.queen.supervisor.live import AttemptKey, LiveJob, LiveShard
 from formicary.store.errors import ClaimConflictError, DataRefusedError, FencedError, NotCommittedError
 from formicary.store.journal import Journal
@@ -34,11 +37,14 @@ class Failures(Protocol):
     def drop_shards(self, shards: list[LiveShard], why: str) -> None:
         """Forgets the memory of these shards, which is ahead of the database, and loads them again."""
 
-    def drop_jobs(self, job_ids: set[JobId]) -> None:
-        """Forgets jobs that were claimed by somebody else first."""
+    def drop_jobs(self, jobs: list[LiveJob]) -> None:
+        """Forgets jobs whose claim does not hold."""
 
-    def poison(self, attempts: set[AttemptKey]) -> None:
-        """Fails attempts whose results the database refuses."""
+    def poison(self, jobs: list[LiveJob], attempts: set[AttemptKey]) -> None:
+        """Fails attempts of these jobs whose results the database refuses."""
+
+    def unsendable(self, event: Event, why: str) -> None:
+        """Fails the attempt of an event that the broker can never carry."""
 
 
 class Committer:
@@ -79,53 +85,56 @@ class Committer:
             self._failures.drop_shards(list(batch.shards), str(error))
             tell(batch.waiters)
             return
+        batch.receipt.is_committed = True
         _TASK_ROWS.inc(len(rows.tasks))
         self._claimed(batch.claims)
         _note_positions(batch, written)
-        if batch.outgoing or batch.waiters:
-            await self._publishing.put((batch.outgoing, batch.waiters))
         if batch.ended:
             self._ended(batch.ended)
+        if batch.outgoing or batch.waiters:
+            await self._publishing.put((batch.outgoing, batch.waiters))
 
     async def _write(self, batch: Batch, rows: JournalBatch) -> Sequence[ShardMark]:
-        """Returns the marks, with positions, that were committed."""
-        while has_rows(rows) or batch.moves_positions:
+        """Writes the rows, less those of jobs that cannot be written; returns the marks that were committed."""
+        parts, guilty = [rows], []
+        written: Sequence[ShardMark] = ()
+        while parts:
+            part = parts.pop()
+            if not (has_rows(part) or batch.moves_positions):
+                continue
             try:
-                await self._journal.commit(rows)
+                await self._journal.commit(part)
+                written = part.shards
             except ClaimConflictError as error:
-                guilty = set(error.job_ids) & set(rows.claims) or set(rows.claims)
-                log.info("claims_refused", count=len(guilty))
-                self._failures.drop_jobs(guilty)
-                batch.forget(guilty)
-                rows = without_jobs(rows, guilty, batch.running_deltas())
+                parts.append(self._without_claims(batch, part, set(error.job_ids), str(error)))
+            except FencedError as error:
+                if not (error.is_leader and part.claims):
+                    raise
+                parts.append(self._without_claims(batch, part, set(part.claims), str(error)))
             except DataRefusedError as error:
-                rows = await self._isolate(batch, rows, error)
+                log.error("rows_refused", reason=str(error), jobs=len(part.jobs))
                 batch.moves_positions = False
-            else:
-                return rows.shards
-        return ()
+                halves = _halves(batch, part)
+                parts += halves
+                guilty += [] if halves else [part]
+        if guilty:
+            self._accuse(batch, guilty)
+        return written
 
-    async def _isolate(self, batch: Batch, rows: JournalBatch, error: DataRefusedError) -> JournalBatch:
-        """Commits every job of the batch alone, so that only the guilty ones fail; returns what is left to write.
-
-        The positions are not moved here: they follow with the next batch, and reading an event again is harmless.
-        """
-        log.error("rows_refused", reason=str(error))
-        marks = [ShardMark(mark.shard, mark.epoch) for mark in rows.shards]
-        rows = msgspec.structs.replace(rows, shards=marks)
-        guilty: set[JobId] = set()
-        everyone = {live.id for live in batch.jobs}
-        for job_id in everyone:
-            others = everyone - {job_id}
-            alone = without_jobs(rows, others, batch.running_deltas({job_id}))
-            try:
-                await self._journal.commit(msgspec.structs.replace(alone, commands_done=()))
-            except DataRefusedError:
-                guilty.add(job_id)
+    def _without_claims(self, batch: Batch, part: JournalBatch, refused: set[JobId], why: str) -> JournalBatch:
+        guilty = refused & set(part.claims) or set(part.claims)
+        log.info("claims_refused", count=len(guilty), reason=why)
+        self._failures.drop_jobs([live for live in batch.claims if live.id in guilty])
         batch.forget(guilty)
-        refused = [row for row in rows.tasks if row.job_id in guilty]
-        self._failures.poison({(JobId(row.job_id), row.task_no, row.attempt) for row in refused})
-        return JournalBatch(shards=marks, commands_done=rows.commands_done)
+        others = job_ids_of(part) - guilty
+        return rows_of(part, others, batch.running_deltas(others))
+
+    def _accuse(self, batch: Batch, guilty: list[JournalBatch]) -> None:
+        """Takes back what the refused jobs did, once everything else is committed."""
+        job_ids = {job_id for rows in guilty for job_id in job_ids_of(rows)}
+        batch.forget(job_ids)
+        attempts = {(JobId(row.job_id), row.task_no, row.attempt) for rows in guilty for row in rows.tasks}
+        self._failures.poison([live for live in batch.jobs if live.id in job_ids], attempts)
 
     async def _publish(self) -> None:
         while True:
@@ -134,14 +143,44 @@ class Committer:
                 more, waiting = self._publishing.get_nowait()
                 outgoing, waiters = outgoing + more, waiters + waiting
             if outgoing:
-                await self._bus.publish(outgoing)
+                await self._send(outgoing)
             tell(waiters)
+
+    async def _send(self, outgoing: list[Outgoing]) -> None:
+        try:
+            await self._bus.publish(outgoing)
+        except (DataError, MessageTooLargeError) as error:
+            if len(outgoing) == 1:
+                log.error("event_unsendable", event_type=type(outgoing[0].event).__name__, reason=str(error))
+                self._failures.unsendable(outgoing[0].event, str(error))
+                return
+            for out in outgoing:
+                await self._send([out])
 
 
 def tell(waiters: Iterable[asyncio.Event]) -> None:
     """Wakes those who waited for a batch."""
     for waiter in waiters:
         waiter.set()
+
+
+def _halves(batch: Batch, rows: JournalBatch) -> list[JournalBatch]:
+    """Returns rows that were refused in two parts, or none where they are those of a single job.
+
+    Positions are not moved by parts: they follow with the next batch, and reading an event again is harmless. Commands
+    are marked done beside the first half.
+    """
+    job_ids = sorted(job_ids_of(rows))
+    if len(job_ids) < 2:
+        return []
+    rows = msgspec.structs.replace(rows, shards=[ShardMark(mark.shard, mark.epoch) for mark in rows.shards])
+    middle = len(job_ids) // 2
+    first, second = set(job_ids[:middle]), set(job_ids[middle:])
+    others = msgspec.structs.replace(rows, commands_done=())
+    return [
+        rows_of(rows, first, batch.running_deltas(first)),
+        rows_of(others, second, batch.running_deltas(second)),
+    ]
 
 
 def _note_positions(batch: Batch, written: Sequence[ShardMark]) -> None:

@@ -63,6 +63,7 @@ class Dispatcher:
             incarnation=known.incarnation,
             order=order,
         )
-        ant.in_flight += 1
-        shard.in_flight[(live.id, task_no, attempt)] = Dispatch(event, known.incarnation, boot)
+        key = (live.id, task_no, attempt)
+        ant.attempts.add(key)
+        shard.in_flight[key] = Dispatch(event, known.incarnation, boot, self._engine.batch.receipt)
         self._engine.batch.outgoing.append(Outgoing(known.inbox_topic, known.inbox_key, event))

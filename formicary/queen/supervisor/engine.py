@@ -47,7 +47,10 @@ class Engine:
         self.batch = Batch()
         #: Jobs that say why they wait.
         self.explained: list[LiveJob] = []
-        self._handlers: dict[type[Command], Callable[[LiveJob, Command], None]] = {
+        #: When an ant that declined may be asked again, though nothing else happens (boot time).
+        self.retry_at: float | None = None
+        #: What each command means here; it returns what follows from it for the same job at once, if anything does.
+        self._handlers: dict[type[Command], Callable[[LiveJob, Command], Input | None]] = {
             MakeRunnable: self._make_runnable,
             Withdraw: self._withdraw,
             StopAttempt: self._stop_attempt,
@@ -63,21 +66,29 @@ class Engine:
         Raises:
             RefusedError: a person's command does not fit; nothing changed.
         """
+        if commands := self._take(live, event):
+            self.carry_out(live, commands)
+
+    def carry_out(self, live: LiveJob, commands: list[Command]) -> None:
+        """Carries out the commands of a step or of a recovery, and those of the inputs that follow from them.
+
+        One after the other, not each within the one before: a chain of tasks may be longer than the stack is deep.
+        """
+        handlers = self._handlers
+        for command in commands:  # grows meanwhile
+            event = handlers[type(command)](live, command)
+            if event is not None:
+                commands.extend(self._take(live, event))
+
+    def _take(self, live: LiveJob, event: Input) -> list[Command]:
         try:
             commands = live.run.step(event)
         except IllegalTransitionError as error:
             # A defect must not take the jobs of everybody else down; the input changed nothing.
             log.error("illegal_transition", job_id=live.id, reason=str(error))
-            return
+            return []
         self.batch.touch(live)
-        if commands:
-            self.carry_out(live, commands)
-
-    def carry_out(self, live: LiveJob, commands: list[Command]) -> None:
-        """Carries out the commands of a step or of a recovery."""
-        handlers = self._handlers
-        for command in commands:
-            handlers[type(command)](live, command)
+        return commands
 
     def release(self, shard: LiveShard, key: AttemptKey) -> Incarnation | None:
         """Forgets that an attempt is with an ant, and gives its room back; returns which ant had it."""
@@ -89,7 +100,7 @@ class Engine:
             return None
         ant = self.registry.get(incarnation)
         if ant is not None:
-            ant.in_flight -= 1
+            ant.attempts.discard(key)
         return incarnation
 
     def ask_to_stop(self, shard: LiveShard, key: AttemptKey) -> None:
@@ -112,20 +123,19 @@ class Engine:
         self.batch.outgoing.append(Outgoing(ant.registration.inbox_topic, ant.registration.inbox_key, event))
         self.batch.shards[shard] = None
 
-    def _make_runnable(self, live: LiveJob, command: Command) -> None:
+    def _make_runnable(self, live: LiveJob, command: Command) -> Input | None:
         assert isinstance(command, MakeRunnable)
         task_no = command.task_no
-        if live.program.tasks[task_no].has_except:
+        if live.program.tasks[task_no].has_except and live.run.is_waiting(task_no):
             now = self.clock.now()
             try:
                 excepted = is_excepted(live, task_no, now)
             except FormicaryError as error:
-                self.step(live, refusal(task_no, error, now))
-                return
+                return refusal(task_no, error, now)
             if excepted:
-                self.step(live, TaskExcepted(task_no=task_no, at=now))
-                return
+                return TaskExcepted(task_no=task_no, at=now)
         self.ready.add(live, task_no)
+        return None
 
     def _withdraw(self, live: LiveJob, command: Command) -> None:
         """Does nothing: the queue passes over what does not wait any more."""
@@ -154,9 +164,14 @@ class Engine:
         self.batch.requeue(live)
 
     def _leave(self, live: LiveJob) -> None:
-        live.is_gone = True
         live.shard.jobs.pop(live.id, None)
+        self.forget(live)
+
+    def forget(self, live: LiveJob) -> None:
+        """Marks a job as gone from memory: its timers, and its tasks that wait, are passed over and let go of."""
+        live.is_gone = True
         self.timers.job_gone()
+        self.ready.job_gone()
 
 
 def refusal(task_no: int, error: FormicaryError, at: datetime) -> TaskRefused:

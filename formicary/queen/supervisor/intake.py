@@ -8,6 +8,7 @@ import structlog
 
 from formicary.bus import Packet
 from formicary.events.base import Event
+from formicary.events.codec import Poison
 from formicary.events.tasks import BarrierReached, DeclineReason, TaskDeclined, TaskFinished, TaskStarted
 from formicary.model.states import ErrorCode
 from formicary.queen.registry import BUSY_BACKOFF_S
@@ -16,6 +17,10 @@ from formicary.queen.supervisor.live import AttemptKey, LiveShard, is_dispatched
 from formicary.states.inputs import AttemptDeclined, AttemptFinished, AttemptLost, AttemptStarted
 
 log = structlog.get_logger(__name__)
+
+
+#: Events after which an ant says no more about an attempt.
+_LAST_WORDS = frozenset({TaskFinished.__struct_config__.tag, TaskDeclined.__struct_config__.tag})
 
 
 class Intake:
@@ -38,7 +43,24 @@ class Intake:
                 log.warning("event_in_wrong_log", shard=shard.number, event=type(event).__name__)
             else:
                 handler(shard, event, now)
+        for poison in packet.poison:
+            self._fail_poison(shard, poison, now)
         shard.results_position = packet.position
+
+    def _fail_poison(self, shard: LiveShard, poison: Poison, now: datetime) -> None:
+        """Fails the attempt whose report cannot be read: it is over, and nothing else will ever say so."""
+        if poison.attempt is None or poison.tag not in _LAST_WORDS:
+            return
+        key = (poison.attempt.job_id, poison.attempt.task_no, poison.attempt.attempt)
+        self.fail(shard, key, f"what the ant reported cannot be read: {poison.reason}", now)
+
+    def fail(self, shard: LiveShard, key: AttemptKey, message: str, now: datetime) -> None:
+        """Fails an attempt that is with an ant, as far as this queen knows."""
+        if self._engine.release(shard, key) is None:
+            return
+        live = shard.jobs.get(key[0])
+        if live is not None:
+            self._engine.step(live, refused_result(key[1], key[2], message, now))
 
     def _finished(self, shard: LiveShard, event: TaskFinished, now: datetime) -> None:
         key = (event.job_id, event.task_no, event.attempt)
@@ -106,12 +128,13 @@ class Intake:
         if event.reason == DeclineReason.DRAINING:
             ant.is_draining = True
         elif event.reason != DeclineReason.RECALLED:
-            ant.backoff_until = self._engine.clock.boottime() + BUSY_BACKOFF_S
+            ant.backoff_until = self._engine.retry_at = self._engine.clock.boottime() + BUSY_BACKOFF_S
 
     def _barrier_reached(self, shard: LiveShard, event: BarrierReached, now: datetime) -> None:
         if event.epoch != shard.epoch:
             return
-        for key, counts in shard.barriers.pop(event.number, ()):
+        barrier = shard.barriers.pop(event.number, None)
+        for key, counts in barrier.attempts.items() if barrier is not None else ():
             self.lost(shard, key, now, counts=counts)
 
     def lost(self, shard: LiveShard, key: AttemptKey, now: datetime, *, counts: bool) -> None:

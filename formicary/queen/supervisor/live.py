@@ -1,6 +1,7 @@
 """The jobs and shards that this queen holds in memory."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from formicary.events.base import Event
 from formicary.ids import Incarnation, JobId
@@ -15,20 +16,37 @@ AttemptKey = tuple[JobId, int, int]
 """Job, task number, attempt: the only identity of an execution."""
 
 
+class Receipt:
+    """Says of one batch whether it is committed. Whatever follows from the batch may happen only then."""
+
+    __slots__ = ("is_committed",)
+
+    def __init__(self) -> None:
+        self.is_committed = False
+
+
 class Dispatch:
-    """An attempt that is with an ant, dispatched in the present epoch.
+    """An attempt that is with an ant, dispatched in the present epoch by the batch of ``receipt``.
 
     ``is_confirmed``: the ant showed that it has it. Until then every sweep that finds it older than a third of a
     lease sends ``event`` again.
     """
 
-    __slots__ = ("event", "incarnation", "is_confirmed", "sent_at")
+    __slots__ = ("event", "incarnation", "is_confirmed", "receipt", "sent_at")
 
-    def __init__(self, event: Event, incarnation: Incarnation, sent_at: float) -> None:
+    def __init__(self, event: Event, incarnation: Incarnation, sent_at: float, receipt: Receipt) -> None:
         self.event = event
         self.incarnation = incarnation
         self.sent_at = sent_at
+        self.receipt = receipt
         self.is_confirmed = False
+
+
+class Barrier(NamedTuple):
+    """A barrier on its way through the results log; ``attempts``: what it settles, and whether the loss counts."""
+
+    sent_at: float
+    attempts: dict[AttemptKey, bool]
 
 
 class LiveJob:
@@ -112,7 +130,7 @@ class LiveShard:
         self.committed_position: bytes | None = None
         self.committed_launch_position: bytes | None = None
         self.launch_position: bytes | None = None
-        self.barriers: dict[int, list[tuple[AttemptKey, bool]]] = {}
+        self.barriers: dict[int, Barrier] = {}
         self.barrier_number = 0
         self.is_dropped = False
 
@@ -124,9 +142,8 @@ class LiveShard:
 
     def awaiting_barrier(self) -> Iterator[AttemptKey]:
         """Yields the attempts that a barrier under way will settle."""
-        for entries in self.barriers.values():
-            for key, _ in entries:
-                yield key
+        for barrier in self.barriers.values():
+            yield from barrier.attempts
 
 
 def is_dispatched(cell: TaskCell) -> bool:

@@ -15,6 +15,8 @@ import structlog
 
 from formicary.bus import Bus
 from formicary.clock import Clock
+from formicary.events.base import Event
+from formicary.events.tasks import TaskDispatched
 from formicary.ids import JobId
 from formicary.queen.registry import AntRegistry
 from formicary.queen.supervisor.batch import Batch
@@ -130,16 +132,18 @@ class HotLoop(Service):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.engine.timers.next_due()
+        due = min((at for at in (self.engine.timers.next_due(), self.engine.retry_at) if at is not None), default=None)
+        self.engine.retry_at = None
         if due is not None:
             delay_s = max(0.0, due - self._clock.boottime())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
 
     def drop_shards(self, shards: list[LiveShard], why: str) -> None:
         """Forgets shards whose memory ran ahead of the database."""
-        for shard in shards:
+        dropped = [shard for shard in shards if not shard.is_dropped]
+        for shard in dropped:
             self.drop(shard)
-        self.on_drop(shards, why)
+        self.on_drop(dropped, why)
 
     def drop(self, shard: LiveShard) -> None:
         """Forgets one shard: nothing of it is committed, dispatched or published any more."""
@@ -149,36 +153,49 @@ class HotLoop(Service):
         self.detach(shard)
         for live in shard.jobs.values():
             live.is_void = True
+        batch = self.engine.batch
         self.claiming.difference_update(shard.jobs)
-        self.engine.batch.forget_shard(shard)
+        self._claimed(live for live in batch.claims if live.shard is shard)
+        batch.forget_shard(shard)
 
     def detach(self, shard: LiveShard) -> None:
         """Stops stepping a shard; what its jobs became so far is committed as ever."""
         if self.shards.get(shard.number) is shard:
             del self.shards[shard.number]
         for live in shard.jobs.values():
-            live.is_gone = True
-            self.engine.timers.job_gone()
+            self.engine.forget(live)
         for key in [*shard.in_flight, *shard.inherited]:
             self.engine.release(shard, key)
 
     def _claimed(self, jobs: Iterable[LiveJob]) -> None:
-        self.claiming.difference_update(live.id for live in jobs)
+        self.claiming.difference_update([live.id for live in jobs])
 
-    def drop_jobs(self, job_ids: set[JobId]) -> None:
-        """Forgets jobs that another hand changed before the claim."""
+    def drop_jobs(self, jobs: list[LiveJob]) -> None:
+        """Forgets jobs whose claim does not hold: another hand changed them first."""
+        job_ids = {live.id for live in jobs}
         self.claiming -= job_ids
-        for shard in self.shards.values():
-            for job_id in job_ids & shard.jobs.keys():
-                live = shard.jobs.pop(job_id)
-                live.is_gone = live.is_void = True
-                self.engine.timers.job_gone()
-                for key in [key for key in shard.in_flight if key[0] == job_id]:
-                    self.engine.release(shard, key)
+        for live in jobs:
+            live.is_void = True
+            if live.shard.jobs.get(live.id) is live:
+                del live.shard.jobs[live.id]
+                self.engine.forget(live)
+        for shard in {live.shard for live in jobs}:
+            for key in [key for key in shard.in_flight if key[0] in job_ids]:
+                self.engine.release(shard, key)
+        self.engine.batch.forget(job_ids)
 
-    def poison(self, attempts: set[AttemptKey]) -> None:
+    def poison(self, jobs: list[LiveJob], attempts: set[AttemptKey]) -> None:
         """Loads the shards again of attempts whose results the database refuses; the attempts will fail."""
         self.poisoned |= attempts
-        jobs = {job_id for job_id, _, _ in attempts}
-        guilty = [shard for shard in self.shards.values() if jobs & shard.jobs.keys()]
-        self.drop_shards(guilty, "the database refuses a result")
+        self.drop_shards(list({live.shard: None for live in jobs}), "the database refuses a result")
+
+    def unsendable(self, event: Event, why: str) -> None:
+        """Fails the attempt whose dispatch the broker can never carry."""
+        if isinstance(event, TaskDispatched):
+            key = (event.job_id, event.task_no, event.attempt)
+            self.put(lambda now: self._fail_unsent(event.shard, key, why, now))
+
+    def _fail_unsent(self, number: int, key: AttemptKey, why: str, now: datetime) -> None:
+        shard = self.shards.get(number)
+        if shard is not None:
+            self.intake.fail(shard, key, f"the dispatch cannot be sent: {why}", now)

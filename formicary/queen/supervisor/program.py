@@ -1,7 +1,8 @@
 """A definition made ready to run: parsed, planned, its templates compiled, constant orders encoded once."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 
@@ -15,8 +16,11 @@ from formicary.states.graph import Plan
 from formicary.store.rows import JobRecord
 from formicary.template.task import CompiledTask, compile_task
 
-#: Compiled definitions kept in memory.
+#: Compiled definitions kept in memory, and how many tasks they may have together (one is kept whatever its size).
 CACHE_SIZE = 256
+CACHE_TASKS = 200_000
+#: Sources of more characters are compiled in a thread: it takes some 300 µs a task, and leases must be renewed.
+LARGE_SOURCE = 100_000
 #: The largest order that a dispatch carries.
 MAX_ORDER_BYTES = 512 * 1024
 
@@ -41,12 +45,18 @@ class TaskProgram:
 
 
 class Program:
-    """A definition version, shared by all its jobs."""
+    """A definition version, shared by all its jobs. With a ``refusal`` its jobs can only fail, for that reason."""
 
-    def __init__(self, definition: JobDefinition) -> None:
+    def __init__(self, definition: JobDefinition, refusal: str | None = None) -> None:
+        self.refusal = refusal
         self.definition = definition
         self.plan = Plan.compile(definition)
         self.tasks = [TaskProgram(definition, task, self.plan.numbers) for task in definition.tasks]
+
+    @classmethod
+    def failing(cls, job_type: str, refusal: str) -> "Program":
+        """Returns the program of a job that cannot be run."""
+        return cls(JobDefinition(job_type=job_type, tasks=()), refusal)
 
 
 def encode_order(
@@ -55,7 +65,7 @@ def encode_order(
     """Returns the encoded order for a task, given what was rendered of it.
 
     Raises:
-        DataError: the spec exceeds what a dispatch may carry.
+        DataError: the spec exceeds what a dispatch may carry, or holds a value that cannot be sent.
     """
     order = Order(
         job_type=job_type,
@@ -66,7 +76,10 @@ def encode_order(
         artifacts=artifacts,
         fetches=fetches,
     )
-    encoded = _encoder.encode(order)
+    try:
+        encoded = _encoder.encode(order)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise DataError(task.task_type, f"the rendered task holds a value that cannot be sent: {error}") from error
     if len(encoded) > MAX_ORDER_BYTES:
         raise DataError(task.task_type, f"the rendered task takes {len(encoded)} bytes; at most {MAX_ORDER_BYTES} fit")
     return msgspec.Raw(encoded)
@@ -83,21 +96,40 @@ class Programs:
         """Returns the program of a job where it is at hand."""
         if record.rendered_source is not None:
             return None
-        return self._cache.get(record.definition_id)
+        program = self._cache.get(record.definition_id)
+        if program is not None:
+            self._cache.move_to_end(record.definition_id)
+        return program
 
     async def get(self, record: JobRecord) -> Program:
         """Returns the program of a job, loading and compiling its definition where needed.
 
         Raises:
             DefinitionError: the stored source is not valid (written by a newer version).
+            DataError: a task of it cannot be sent to an ant.
         """
         if record.rendered_source is not None:
-            return Program(parse_rendered(record.rendered_source))
-        program = self._cache.get(record.definition_id)
+            return await _compiled(parse_rendered, record.rendered_source)
+        program = self.cached(record)
         if program is None:
             stored = await self._fetch_record(record.definition_id)
             assert stored is not None, f"jobs reference definition {record.definition_id}"
-            program = self._cache[record.definition_id] = Program(parse_definition(stored.source))
-            if len(self._cache) > CACHE_SIZE:
-                self._cache.popitem(last=False)
+            program = await _compiled(parse_definition, stored.source)
+            self._keep(record.definition_id, program)
         return program
+
+    def _keep(self, definition_id: str, program: Program) -> None:
+        cache = self._cache
+        cache[definition_id] = program
+        while len(cache) > 1 and (len(cache) > CACHE_SIZE or _task_count(cache.values()) > CACHE_TASKS):
+            cache.popitem(last=False)
+
+
+def _task_count(programs: Iterable[Program]) -> int:
+    return sum(program.plan.size for program in programs)
+
+
+async def _compiled(parse: Callable[[str], JobDefinition], source: str) -> Program:
+    if len(source) > LARGE_SOURCE:
+        return await asyncio.to_thread(lambda: Program(parse(source)))
+    return Program(parse(source))

@@ -11,6 +11,8 @@ Entry = tuple[LiveJob, int]
 
 #: Entries of a lane that are looked at when people ask why something waits.
 HEADS = 1000
+#: Jobs that may leave memory before the queue is looked through for their tasks.
+GONE_SLACK = 1000
 
 
 class ReadyQueue:
@@ -18,6 +20,7 @@ class ReadyQueue:
 
     def __init__(self) -> None:
         self._lanes: dict[Requirement, dict[int, deque[Entry]]] = {}
+        self._gone_count = 0
 
     def add(self, live: LiveJob, task_no: int) -> None:
         """Adds a runnable task behind those of its priority."""
@@ -48,11 +51,24 @@ class ReadyQueue:
         self._lanes.pop(requirement, None)
         return None
 
-    def push_back(self, live: LiveJob, task_no: int) -> None:
-        """Puts a task back in front: it was popped and found no room."""
-        self.add(live, task_no)
-        lane = self._lanes[live.program.tasks[task_no].requirement][live.record.priority]
-        lane.rotate(1)
+    def job_gone(self) -> None:
+        """Notes that a job left memory. Tasks of such jobs are let go of now and then: nobody may ever ask for them."""
+        self._gone_count += 1
+        if self._gone_count > GONE_SLACK and self._gone_count > self._size():
+            self._gone_count = 0
+            self._let_go()
+
+    def _size(self) -> int:
+        return sum(len(lane) for lanes in self._lanes.values() for lane in lanes.values())
+
+    def _let_go(self) -> None:
+        for requirement, lanes in list(self._lanes.items()):
+            for priority, lane in list(lanes.items()):
+                lanes[priority] = deque(entry for entry in lane if not entry[0].is_gone)
+                if not lanes[priority]:
+                    del lanes[priority]
+            if not lanes:
+                del self._lanes[requirement]
 
     def heads(self) -> Iterator[tuple[Requirement, Entry]]:
         """Yields the waiting entries with their requirements, of each lane the first ``HEADS``."""

@@ -8,6 +8,7 @@ import msgspec
 
 from formicary.errors import FormicaryError
 from formicary.events.orders import Fetch
+from formicary.model.states import ErrorCode
 from formicary.queen.supervisor.live import LiveJob
 from formicary.queen.supervisor.program import TaskProgram, encode_order
 from formicary.states.cells import TaskCell
@@ -31,6 +32,8 @@ def is_excepted(live: LiveJob, task_no: int, now: datetime) -> bool:
 
 def beginning(live: LiveJob, now: datetime) -> JobBegan:
     """Returns the input that starts the job, with what its ``skip_if`` says."""
+    if live.program.refusal is not None:
+        return JobBegan(error_code=ErrorCode.VALIDATION, error_message=live.program.refusal, at=now)
     definition = live.program.definition
     if definition.skip_if is None:
         return JobBegan(at=now)

@@ -20,6 +20,13 @@ _decode_outputs = msgspec.json.Decoder(dict).decode
 _decode_artifacts = msgspec.json.Decoder(tuple[ArtifactRef, ...]).decode
 
 
+def storable(text: str | None) -> str | None:
+    """Returns a text without what Postgres refuses: a sentence that quotes a bad value must not fail the commit."""
+    if text is None or (text.isascii() and "\0" not in text):
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def task_row(job_id: JobId, cell: TaskCell) -> TaskRow:
     """Returns the row that keeps a task's cell."""
     return TaskRow(
@@ -37,7 +44,7 @@ def task_row(job_id: JobId, cell: TaskCell) -> TaskRow:
         cell.not_before,
         cell.exit_code,
         cell.error_code,
-        cell.error_message,
+        storable(cell.error_message),
         _encode(cell.outputs).decode() if cell.outputs else None,
         _encode(cell.artifacts).decode() if cell.artifacts else None,
         cell.dispatched_at,
@@ -57,7 +64,7 @@ def attempt_row(job_id: JobId, cell: TaskCell) -> AttemptRow:
         cell.incarnation,
         cell.exit_code,
         cell.error_code,
-        cell.error_message,
+        storable(cell.error_message),
         _encode(cell.outputs).decode() if cell.outputs else None,
         _encode(cell.artifacts).decode() if cell.artifacts else None,
         cell.dispatched_at,
@@ -86,7 +93,7 @@ def _task_change(job_id: JobId, task_type: str, cell: TaskCell, now: datetime) -
         cell.state,
         cell.attempt,
         cell.error_code,
-        cell.error_message,
+        storable(cell.error_message),
         task_type,
         cell.exit_code,
         cell.incarnation,
@@ -102,14 +109,14 @@ def job_row(cell: JobCell, waiting_for: str | None) -> JobRow:
         cell.retries_used,
         cell.cancelling,
         cell.stop_code,
-        cell.stop_message,
+        storable(cell.stop_message),
         cell.elapsed_s,
         cell.counting_since,
         cell.started_at,
         cell.finished_at,
         cell.error_code,
-        cell.error_message,
-        waiting_for,
+        storable(cell.error_message),
+        waiting_for if cell.finished_at is None else None,
     )
 
 

@@ -17,36 +17,30 @@ from formicary.errors import UnavailableError
 from formicary.events import topics
 from formicary.events.jobs import LeasesReleased
 from formicary.ids import JobId, QueenId
-from formicary.model.states import JobState
 from formicary.queen.leases import LeaseKeeper
 from formicary.queen.registry import AntRegistry
 from formicary.queen.supervisor.ants import AntDesk
 from formicary.queen.supervisor.commands import Commands
-from formicary.queen.supervisor.intake import refused_result
-from formicary.queen.supervisor.live import LiveShard, is_dispatched
-from formicary.queen.supervisor.loading import Prepared, bring_to_life, prepare
+from formicary.queen.supervisor.launching import Launching
+from formicary.queen.supervisor.live import LiveShard
+from formicary.queen.supervisor.loading import Prepared, prepare
 from formicary.queen.supervisor.logs import ShardLogs
 from formicary.queen.supervisor.loop import HotLoop, JobEndings
 from formicary.queen.supervisor.program import Programs
-from formicary.queen.supervisor.rendering import beginning
 from formicary.queen.supervisor.sweep import Sweep, waiting_reasons
+from formicary.queen.supervisor.takeover import Takeover
 from formicary.service import Service
-from formicary.states.inputs import AttemptLost
 from formicary.store.commands import CommandStore
 from formicary.store.definitions import DefinitionStore
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
-from formicary.store.rows import JobRecord, LeaseRow
+from formicary.store.rows import LeaseRow
 from formicary.store.shards import LoadedJob, ShardStore
 
 log = structlog.get_logger(__name__)
 
 Action = Callable[[], Awaitable[None]]
 
-#: Jobs held in memory beyond which none is launched.
-MAX_LIVE_JOBS = 20_000
-#: What a task says whose result the database refused.
-POISON_MESSAGE = "the result holds a value that cannot be stored; check the outputs for control characters and sizes"
 #: What a queen that leaves gives the broker to take its word that leases are free, in seconds.
 ANNOUNCE_S = 2.0
 #: Between two looks at what waits, in seconds.
@@ -99,16 +93,20 @@ class Supervisor(Service):
             stores.leases, names, config.queen_id, config.incarnation, config.lease_s, clock, self, is_spread=True
         )
         margin_s = max(5.0, config.ant_lease_s / 2)
-        self._sweep = Sweep(self.loop.engine, config.lease_s / 3, config.ant_lease_s + margin_s)
         self._desk = AntDesk(config.queen_id, bus, registry, clock, self._valid_epochs, self._ants_changed)
         self._desk.on_released = self._leases_free
+        self._sweep = Sweep(
+            self.loop.engine, config.lease_s / 3, config.ant_lease_s + margin_s, self._desk.listening_since
+        )
+        self._takeover = Takeover(self.loop, is_lone=not bus.capabilities.survives_process)
+        self._launching = Launching(stores.shards, self._programs, self.loop)
         #: Called when another queen gave leases back.
         self.on_released: Callable[[], None] = lambda: None
         self.commands = Commands(stores.commands, stores.shards, self._programs, self.loop, clock)
         self._logs = ShardLogs(bus, clock, self.loop)
         self._readers: dict[int, list[asyncio.Task[None]]] = {}
-        self._was_loaded: set[int] = set()
-        self._launched = asyncio.Event()
+        #: The newest life of each shard in this process.
+        self._loaded: dict[int, LiveShard] = {}
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -122,7 +120,7 @@ class Supervisor(Service):
                 self._group.create_task(self.keeper.run())
                 self._group.create_task(self.commands.run())
                 self._group.create_task(self._tick())
-                self._group.create_task(self._adopt_regularly())
+                self._group.create_task(self._launching.run())
                 self._group.create_task(self._even_out())
                 self.started.set()
         finally:
@@ -144,7 +142,7 @@ class Supervisor(Service):
 
     def room(self) -> int:
         """Returns how many more jobs may be launched now."""
-        return MAX_LIVE_JOBS - sum(len(shard.jobs) for shard in self.loop.shards.values())
+        return self._launching.room()
 
     def claiming(self) -> set[JobId]:
         """Returns the jobs launched here whose claim is still being committed."""
@@ -163,54 +161,38 @@ class Supervisor(Service):
 
     async def launch(self, loaded: Sequence[LoadedJob], leader_epoch: int) -> None:
         """Takes due jobs of own shards: their claim, their start and the first dispatches are one commit."""
-        prepared = await prepare(self._programs, [item for item in loaded if not self._is_live(item.job)])
-        self.loop.claiming.update(item.job.id for item, _ in prepared)
-        self.loop.put(lambda now: self._begin(prepared, leader_epoch, now))
+        await self._launching.launch(loaded, leader_epoch)
 
     def launch_known(self, loaded: Sequence[LoadedJob], leader_epoch: int) -> bool:
         """Does what ``launch`` does, at once; says False, and does nothing, where a program is not compiled yet."""
-        prepared = []
-        for item in loaded:
-            program = self._programs.cached(item.job)
-            if program is None:
-                return False
-            prepared.append((item, program))
-        self.loop.claiming.update(item.job.id for item in loaded)
-        self.loop.put(lambda now: self._begin(prepared, leader_epoch, now))
-        return True
-
-    def _is_live(self, record: JobRecord) -> bool:
-        shard = self.loop.shards.get(record.shard)
-        return shard is not None and record.id in shard.jobs
-
-    def _begin(self, prepared: Sequence[Prepared], leader_epoch: int | None, now: datetime) -> None:
-        engine = self.loop.engine
-        for item, program in prepared:
-            shard = self.loop.shards.get(item.job.shard)
-            if shard is None:
-                self.loop.claiming.discard(item.job.id)
-            if shard is None or item.job.id in shard.jobs:
-                continue
-            live = shard.jobs[item.job.id] = bring_to_life(item, program, shard)
-            if leader_epoch is not None:
-                live.run.job.state = JobState.READY
-                engine.batch.claim(live, leader_epoch)
-            engine.step(live, beginning(live, now))
+        return self._launching.launch_known(loaded, leader_epoch)
 
     async def taken(self, row: LeaseRow) -> None:
         """Loads a shard that was won and starts reading its logs."""
         assert row.shard is not None
         prepared = await prepare(self._programs, await self._stores.shards.load(row.shard))
         shard = LiveShard(row.shard, row.epoch, self._clock.boottime())
-        if self._bus.capabilities.survives_process or row.shard in self._was_loaded:
-            shard.results_position = shard.committed_position = row.results_position
-            shard.launch_position = shard.committed_launch_position = row.launch_position
-        self._was_loaded.add(row.shard)
+        shard.results_position, shard.launch_position = self._positions(row)
+        shard.committed_position, shard.committed_launch_position = shard.results_position, shard.launch_position
+        self._loaded[row.shard] = shard
         self.loop.put(lambda now: self._install(shard, prepared, now))
+
+    def _positions(self, row: LeaseRow) -> tuple[bytes | None, bytes | None]:
+        """Returns where to read on. Logs in memory begin with this process: only what it committed itself counts."""
+        if self._bus.capabilities.survives_process:
+            return row.results_position, row.launch_position
+        former = self._loaded.get(row.shard) if row.shard is not None else None
+        return (None, None) if former is None else (former.committed_position, former.committed_launch_position)
+
+    def _install(self, shard: LiveShard, prepared: Sequence[Prepared], now: datetime) -> None:
+        if self.keeper.epoch(f"shard-{shard.number}") != shard.epoch:
+            return  # lost, or loaded again, in the meantime
+        self._stop_reading(shard)
+        self._takeover.install(shard, prepared, now)
         assert self._group is not None
-        results = self._logs.read(shard, topics.results(row.shard), shard.results_position, self._results)
-        launches = self._logs.read(shard, topics.launch(row.shard), shard.launch_position, self._launches)
-        self._readers[row.shard] = [self._group.create_task(results), self._group.create_task(launches)]
+        results = self._logs.read(shard, topics.results(shard.number), shard.results_position, self._results)
+        launches = self._logs.read(shard, topics.launch(shard.number), shard.launch_position, self._launches)
+        self._readers[shard.number] = [self._group.create_task(results), self._group.create_task(launches)]
 
     def lost(self, name: str) -> None:
         """Forgets a shard that another queen took."""
@@ -249,43 +231,6 @@ class Supervisor(Service):
         self.keeper.wake()
         self.on_released()
 
-    def _install(self, shard: LiveShard, prepared: Sequence[Prepared], now: datetime) -> None:
-        self.loop.shards[shard.number] = shard
-        for item, program in prepared:
-            live = shard.jobs[item.job.id] = bring_to_life(item, program, shard)
-            engine = self.loop.engine
-            for cell in live.run.tasks:
-                if is_dispatched(cell) and cell.incarnation is not None:
-                    shard.inherited[(live.id, cell.no, cell.attempt)] = cell.incarnation
-                    if (ant := self._registry.get(cell.incarnation)) is not None:
-                        ant.in_flight += 1
-            if item.job.state == JobState.READY:
-                engine.step(live, beginning(live, now))
-            else:
-                engine.carry_out(live, live.run.recover(now))
-                engine.batch.touch(live)
-        self._fail_poisoned(shard, now)
-        if not self._bus.capabilities.survives_process:
-            self._lose_the_dead(shard, now)
-        log.debug("shard_loaded", shard=shard.number, epoch=shard.epoch, jobs=len(prepared))
-
-    def _lose_the_dead(self, shard: LiveShard, now: datetime) -> None:
-        """Takes attempts for lost whose ant lived in a process that is no more, and the broker with it."""
-        for key, incarnation in list(shard.inherited.items()):
-            if self._registry.get(incarnation) is None:
-                job_id, task_no, attempt = key
-                self.loop.engine.release(shard, key)
-                lost = AttemptLost(task_no=task_no, attempt=attempt, counts=False, at=now)
-                self.loop.engine.step(shard.jobs[job_id], lost)
-
-    def _fail_poisoned(self, shard: LiveShard, now: datetime) -> None:
-        """Fails attempts whose results the database refused before this shard was loaded."""
-        for key in [key for key in self.loop.poisoned if key[0] in shard.jobs]:
-            self.loop.poisoned.discard(key)
-            job_id, task_no, attempt = key
-            self.loop.engine.release(shard, key)
-            self.loop.engine.step(shard.jobs[job_id], refused_result(task_no, attempt, POISON_MESSAGE, now))
-
     def _results(self, shard: LiveShard, packets: list[Packet], handled: asyncio.Event, now: datetime) -> None:
         handled.set()
         if self.loop.shards.get(shard.number) is not shard:
@@ -297,17 +242,14 @@ class Supervisor(Service):
         handled.set()
         shard.launch_position = packets[-1].position
         self.commands.wake()
-        self._launched.set()
+        self._launching.wake()
 
     def _ants_changed(self) -> None:
         self.loop.put(self._settle_attempts)
 
     def _settle_attempts(self, now: datetime) -> None:
-        outgoing: list[Outgoing] = []
         for shard in self.loop.shards.values():
-            outgoing.extend(self._sweep.look(shard))
-        if outgoing and self._group is not None:
-            self._group.create_task(self._bus.publish(outgoing))
+            self._sweep.look(shard)
 
     async def _tick(self) -> None:
         while True:
@@ -317,27 +259,8 @@ class Supervisor(Service):
             self.loop.put(lambda _: waiting_reasons(self.loop.engine))
             self.loop.put(self._move_positions)
             self.commands.wake()
-            self._launched.set()
+            self._launching.wake()
             await self._logs.trim(self.loop.shards.values())
-
-    async def _adopt_regularly(self) -> None:
-        while True:
-            await self._launched.wait()
-            self._launched.clear()
-            await self._adopt_ready()
-
-    async def _adopt_ready(self) -> None:
-        """Starts READY jobs of own shards: claimed by the leader elsewhere, and told of by a message or not."""
-        # Whatever was begun before is committed, so that no READY row of a job that has ended here is read.
-        await self.loop.flushed()
-        try:
-            loaded = await self._stores.shards.ready_jobs(list(self.loop.shards))
-        except UnavailableError as error:
-            log.warning("ready_jobs_not_read", reason=str(error))
-            return
-        prepared = await prepare(self._programs, loaded)
-        if prepared:
-            self.loop.put(lambda now: self._begin(prepared, None, now))
 
     def _move_positions(self, now: datetime) -> None:
         """Commits how far logs were read that brought nothing to commit."""
