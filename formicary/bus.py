@@ -156,6 +156,13 @@ class Bus:
         subscription = await self._insist(lambda: self._broker.subscribe(topics, group, consumer))
         return BusSubscription(self, subscription, is_broadcast=group is None)
 
+    async def subscribe_messages(self, topics: Sequence[str], group: str, consumer: str) -> Subscription:
+        """Joins ``group`` for messages of other services, whose bodies are no packs: the caller reads them itself.
+
+        Waits, for ever, for a broker that is lost.
+        """
+        return await self._insist(lambda: self._broker.subscribe(topics, group, consumer))
+
     async def broadcast(self, topics: Sequence[str]) -> "BusSubscription":
         """Listens to everything published on ``topics`` from now on."""
         return await self.subscribe(topics, None, self._sender)

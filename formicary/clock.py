@@ -42,3 +42,9 @@ def _boottime() -> float:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
+
+
+def time_text(at: datetime) -> str:
+    """Returns a time as RFC 3339 in UTC with microseconds."""
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:-6] + "Z"

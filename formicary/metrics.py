@@ -18,6 +18,10 @@ COMMIT_SECONDS = Histogram(
 COMMIT_ROWS = Counter("formicary_journal_rows", "Rows written by the journal.", ["table"])
 BROKER_RECONNECTS = Counter("formicary_broker_reconnects", "Connections to the broker that were made anew.")
 LOG_LINES_WRITTEN = Counter("formicary_log_lines_written", "Lines of tasks' output stored by this queen.")
+COMMANDS_HANDLED = Counter(
+    "formicary_commands_handled", "Commands of other services that this queen dealt with, by outcome.", ["outcome"]
+)
+LIFECYCLE_EVENTS = Counter("formicary_lifecycle_events", "Changes of jobs and tasks that this queen published.")
 ANTS_LIVE = Gauge("formicary_ants_live", "Ants that hold a lease, as this queen sees them.")
 
 

@@ -31,6 +31,8 @@ from formicary.clock import Clock, SystemClock
 from formicary.events import topics
 from formicary.events.jobs import JobCommandIssued
 from formicary.ids import AntId, JobId, QueenId, new_uuid7
+from formicary.queen.commands_desk import CommandsDesk
+from formicary.queen.lifecycle import LifecyclePublisher
 from formicary.queen.logs import LogWriter
 from formicary.queen.manager.contracts import Stores, Surroundings
 from formicary.queen.manager.manager import Manager
@@ -38,6 +40,7 @@ from formicary.queen.registry import AntRegistry
 from formicary.queen.scheduler.scheduler import Scheduler
 from formicary.queen.supervisor.supervisor import Supervisor, SupervisorConfig, SupervisorStores
 from formicary.queen.watch import JobWatch, Signals
+from formicary.service import Service
 from formicary.settings import Settings
 from formicary.store.claims import ClaimStore
 from formicary.store.commands import CommandStore
@@ -47,6 +50,7 @@ from formicary.store.embedded import EmbeddedPostgres
 from formicary.store.jobs import JobStore
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
+from formicary.store.lifecycle import LifecycleStore
 from formicary.store.logs import LogStore
 from formicary.store.migrations import migrate
 from formicary.store.rows import JobRecord
@@ -243,6 +247,10 @@ class _Foundation:
         )
         manager = Manager(stores, around, shard_count)
         self._stack.push_async_callback(manager.close)
+        await self._start(CommandsDesk(bus, manager, self._clock, self._incarnation))
+        if bus.capabilities.survives_process:
+            bell.lifecycle = LifecyclePublisher(bus, LifecycleStore(database), scheduler, self._clock)
+            await self._start(bell.lifecycle)
         return _Queen(manager, shard_count)
 
     async def ant(self, options: AntOptions, default_id: str, shard_count: int) -> Ant:
@@ -272,7 +280,7 @@ class _Foundation:
             self._stack.push_async_callback(executor.close)
         return executors
 
-    async def _start(self, service: "Ant | LogWriter | Supervisor | Scheduler") -> None:
+    async def _start(self, service: Service) -> None:
         self._stack.push_async_callback(service.stop)
         await service.start()
         self.services.watch(asyncio.create_task(service.wait()))
@@ -336,9 +344,12 @@ class _Bell:
         self._sending: set[asyncio.Task[None]] = set()
         self.scheduler: Scheduler | None = None
         self.supervisor: Supervisor | None = None
+        self.lifecycle: LifecyclePublisher | None = None
 
     def submitted(self, startable: Sequence[JobRecord] = ()) -> None:
         """Offers the scheduler jobs that can start at once, or makes it look for them."""
+        if self.lifecycle is not None:
+            self.lifecycle.wake()
         if self.scheduler is not None and startable:
             self.scheduler.offer(startable)
         elif self.scheduler is not None:

@@ -19,7 +19,7 @@ import msgspec
 from formicary.errors import DataError
 from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, HeartbeatsSeen
 from formicary.events.base import Event
-from formicary.events.jobs import JobCommandIssued, JobLaunched, JobStateChanged, LeasesReleased
+from formicary.events.jobs import JobCommandIssued, JobLaunched, LeasesReleased
 from formicary.events.logs import LogChunk
 from formicary.events.tasks import (
     BarrierReached,
@@ -43,7 +43,6 @@ AnyEvent = (
     | HeartbeatsSeen
     | JobLaunched
     | JobCommandIssued
-    | JobStateChanged
     | LeasesReleased
     | LogChunk
     | TaskDispatched

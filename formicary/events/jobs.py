@@ -1,6 +1,5 @@
 """Events of jobs: wake-ups between queens, requests from other services, and what the world may watch."""
 
-from datetime import datetime
 from typing import Any
 
 from formicary.events.base import Event
@@ -26,15 +25,3 @@ class LeasesReleased(Event, frozen=True, kw_only=True, array_like=True, tag="Lea
     """Queen -> queens, broadcast: leases are free. A wake-up: the truth is in their rows."""
 
     queen_id: QueenId
-
-
-class JobStateChanged(Event, frozen=True, kw_only=True, array_like=True, tag="JobStateChanged"):
-    """Owner -> anyone, after the commit."""
-
-    job_id: JobId
-    job_type: str
-    state: str
-    attempt: int
-    at: datetime
-    error_code: str | None = None
-    error_message: str | None = None

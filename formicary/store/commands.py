@@ -8,9 +8,11 @@ from formicary.store.database import Database
 from formicary.store.rows import CommandRow
 
 
-def command_key(key: str) -> str:
-    """Returns the name under which a command's key is kept: no submission can have it, theirs are printable."""
-    return f"command\x1f{key}"
+class Issued(NamedTuple):
+    """The job that a key's first command was for, and whether that is the one just issued."""
+
+    job_id: JobId
+    is_new: bool
 
 
 class CommandOutcome(NamedTuple):
@@ -53,14 +55,16 @@ class CommandStore:
         assert row is not None
         return int(row["id"])
 
-    async def issue_once(self, job_id: JobId, shard: int, kind: str, body: str, user: str | None, key: str) -> JobId:
+    async def issue_once(self, job_id: JobId, shard: int, kind: str, body: str, user: str | None, key: str) -> Issued:
         """Stores a command unless ``key`` issued one before; returns the job of the key's first command.
 
         The keys of submissions are others: one may be used for a submission and for a command.
         """
         known = command_key(key)
         row = await self._database.fetch_one(_ISSUE_ONCE, job_id, shard, kind, body, user, known)
-        return job_id if row is not None else await self.first_of(key) or job_id
+        if row is not None:
+            return Issued(job_id, is_new=True)
+        return Issued(await self.first_of(key) or job_id, is_new=False)
 
     async def first_of(self, key: str) -> JobId | None:
         """Returns the job that a command with this key was issued for."""
@@ -84,3 +88,8 @@ class CommandStore:
             "SELECT done_at IS NOT NULL AS is_done, refusal FROM job_commands WHERE id = $1", command_id
         )
         return CommandOutcome(False, None) if row is None else CommandOutcome(row["is_done"], row["refusal"])
+
+
+def command_key(key: str) -> str:
+    """Returns the name under which a command's key is kept: no submission can have it, theirs are printable."""
+    return f"command\x1f{key}"

@@ -4,11 +4,12 @@ The command line prints the same documents.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from formicary.clock import time_text
 from formicary.errors import Problem
 from formicary.model.definition import DefinitionRecord
 from formicary.model.jobs import AntView, ArtifactRef, JobView, LogLine, TaskView
@@ -114,12 +115,6 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What became of each item of a batch, in order."""
 
     items: Sequence[JobJson | ProblemDocument]
-
-
-def time_text(at: datetime) -> str:
-    """Returns a time as RFC 3339 in UTC with microseconds."""
-    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
-    return utc.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def job_json(job: JobView) -> JobJson:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from formicary.errors import ConflictError, InvalidInputError, Problem
+from formicary.ids import JobId
 from formicary.model.jobs import JobView
 from formicary.model.states import TERMINAL_JOB_STATES, JobState
 
@@ -31,6 +32,23 @@ def body_of(request: RestartRequest) -> dict[str, Any]:
         problem = Problem(path="mode", message=f"{request.mode!r} is no mode", hint='use "failed" or "all"')
         raise InvalidInputError(problem.message, [problem])
     return {"mode": request.mode, "from_task": request.from_task}
+
+
+def body_of_cancel(reason: str | None) -> str:
+    """Returns what the row of a cancel says, as JSON."""
+    return msgspec.json.encode({} if reason is None else {"reason": reason}).decode()
+
+
+def refuse_other_job(key: str, first_id: JobId, job_id: JobId) -> None:
+    """Raises where ``key`` was used for another job.
+
+    Raises:
+        InvalidInputError: naming that job.
+    """
+    if first_id != job_id:
+        message = f"{key!r} was used for a command to job {first_id}"
+        problem = Problem(path="idempotency_key", message=message, hint="use a new key for another command")
+        raise InvalidInputError(problem.text("").removeprefix(" "), [problem])
 
 
 def is_unclaimed(job: JobView) -> bool:

@@ -209,6 +209,33 @@ class Manager:
         """
         return await self._command(commands.CANCEL, job_id, reason)
 
+    async def cancel_once(self, job_id: str, reason: str | None, key: str) -> bool:
+        """Does what ``cancel`` does, once per ``key``; returns False where the key had cancelled this job before.
+
+        Raises:
+            ConflictError: the job has ended.
+            InvalidInputError: the key was used for another job.
+        """
+        stored = await self._stored(job_id)
+        first_id = await self._stores.commands.first_of(key)
+        if first_id is not None:
+            commands.refuse_other_job(key, first_id, stored.view.id)
+            return False
+        if commands.is_unclaimed(stored.view):
+            change = await self._stores.jobs.change_pending(
+                stored.view.id, commands.CANCEL, reason or "cancel requested"
+            )
+            if change.is_applied:
+                self._announce(commands.CANCEL, stored.view.id)
+                return True
+            stored = await self._stored(job_id)
+        commands.refuse_if_forbidden(commands.CANCEL, stored.view)
+        body = commands.body_of_cancel(reason)
+        issued = await self._stores.commands.issue_once(stored.view.id, stored.shard, commands.CANCEL, body, None, key)
+        commands.refuse_other_job(key, issued.job_id, stored.view.id)
+        self._around.wake.command(stored.shard)
+        return issued.is_new
+
     async def pause(self, job_id: str) -> JobView:
         """Asks for a pause: nothing new starts.
 

@@ -93,6 +93,10 @@ class Scheduler(Service):
         #: More jobs are due than the last look could take.
         self._has_backlog = True
 
+    def leader_epoch(self) -> int | None:
+        """Returns the epoch in which this queen leads; None where another does."""
+        return self._keeper.epoch(LEADER) if self._keeper.is_valid(LEADER) else None
+
     def offer(self, records: Sequence[JobRecord]) -> None:
         """Takes jobs that were just inserted, due at once and of types without a limit; wakes where it cannot.
 

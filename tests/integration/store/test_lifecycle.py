@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from formicary.ids import JobId
 from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.jobs import JobStore
@@ -132,7 +131,9 @@ async def test_a_command_is_issued_once_per_key(database: Database, job: NewJob)
     store = CommandStore(database)
     issue = [store.issue_once(job.id, job.shard, "cancel", "{}", None, "mine") for _ in range(4)]
 
-    assert set(await asyncio.gather(*issue)) == {job.id}
+    issued = await asyncio.gather(*issue)
+    assert {each.job_id for each in issued} == {job.id}
+    assert [each.is_new for each in issued].count(True) == 1
     assert len(await store.open([job.shard])) == 1
     assert await store.first_of("mine") == job.id
     assert await store.first_of("another") is None
@@ -145,5 +146,5 @@ async def test_a_key_of_a_command_says_whose_it_was(
     await JobStore(database).insert([other])
     await store.issue_once(job.id, job.shard, "cancel", "{}", None, "mine")
 
-    assert await store.issue_once(other.id, other.shard, "cancel", "{}", None, "mine") == JobId(job.id)
+    assert await store.issue_once(other.id, other.shard, "cancel", "{}", None, "mine") == (job.id, False)
     assert [command.job_id for command in await store.open(range(16))] == [job.id]
