@@ -7,7 +7,7 @@ farewell (``AntLeft``), so it costs its tasks nothing.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from formicary.ant.inbox import Inbox
 from formicary.ant.intake import Intake
 from formicary.ant.leases import Leases
 from formicary.ant.logs import LogShipper
-from formicary.ant.registration import Registration
+from formicary.ant.registration import Identity, Registration
 from formicary.ant.reporter import Reporter
 from formicary.ant.runner import Runner
 from formicary.ant.slots import Slots
@@ -52,10 +52,20 @@ class Ant(Service):
 
     Args:
         executors: by method; checked at the start, those that cannot work here are not offered. Closed at the end.
+        identity: None: this process.
+        make_wardship: makes the connection to the warden, given whom to tell of a lapse.
     """
 
     def __init__(
-        self, bus: Bus, executors: Mapping[str, Executor], artifacts: ArtifactStore, config: AntConfig, clock: Clock
+        self,
+        bus: Bus,
+        executors: Mapping[str, Executor],
+        artifacts: ArtifactStore,
+        config: AntConfig,
+        clock: Clock,
+        *,
+        identity: Identity | None = None,
+        make_wardship: Callable[[AntConfig, Callable[[Incarnation], None]], Wardship] = Wardship,
     ) -> None:
         super().__init__()
         self._config = config
@@ -63,12 +73,12 @@ class Ant(Service):
         self._executors = dict(executors)
         self._offered: dict[str, Executor] = {}
         in_process = {method for method, executor in executors.items() if executor.is_in_process}
-        self.registration = Registration(bus, clock, config)
+        self.registration = Registration(bus, clock, config, identity)
         self._leases = Leases(config.lease_s, can_lapse=config.survives_process)
         self._assignments = Assignments()
         self._slots = Slots(config.slots, config.prefetch_for(in_process))
         self._acceptance = Acceptance(self._leases, self._slots)
-        self._wardship = Wardship(config, self._on_lapse)
+        self._wardship = make_wardship(config, self._on_lapse)
         self._folders = Folders(config.folder)
         self._shipper = LogShipper(bus, clock, config.log_limit_bytes)
         self._reporter = Reporter(bus, clock, self._assignments, self._slots)

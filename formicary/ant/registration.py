@@ -2,25 +2,36 @@
 
 import os
 import socket
+from collections.abc import Callable
+
+import msgspec
 
 from formicary.ant.config import AntConfig
 from formicary.bus import Bus, Outgoing
 from formicary.clock import Clock
 from formicary.events import topics
 from formicary.events.ants import AntLeft, AntRegistered, Held
-from formicary.ids import Incarnation, new_incarnation
+from formicary.ids import AntId, Incarnation, new_incarnation
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What tells one process from another: its name, and how it names its incarnations."""
+
+    process: str = msgspec.field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    new_incarnation: Callable[[AntId], Incarnation] = new_incarnation
 
 
 class Registration:
     """The present incarnation of one ant, and its announcements."""
 
-    def __init__(self, bus: Bus, clock: Clock, config: AntConfig) -> None:
+    def __init__(self, bus: Bus, clock: Clock, config: AntConfig, identity: Identity | None = None) -> None:
         self._bus = bus
         self._clock = clock
         self._config = config
         self._methods: tuple[str, ...] = ()
         self._in_process: tuple[str, ...] = ()
-        self.incarnation: Incarnation = new_incarnation(config.id)
+        self._identity = identity or Identity()
+        self.incarnation: Incarnation = self._identity.new_incarnation(config.id)
 
     @property
     def prefetch(self) -> int:
@@ -38,7 +49,7 @@ class Registration:
 
     def renew(self) -> Incarnation:
         """Begins a new incarnation and returns it."""
-        self.incarnation = new_incarnation(self._config.id)
+        self.incarnation = self._identity.new_incarnation(self._config.id)
         return self.incarnation
 
     async def announce(self) -> None:
@@ -55,7 +66,7 @@ class Registration:
             groups=config.groups,
             slots=config.slots,
             prefetch=self.prefetch,
-            process=f"{socket.gethostname()}:{os.getpid()}",
+            process=self._identity.process,
             sent_at=self._clock.now(),
         )
         await self._bus.publish([Outgoing(topics.ANTS, config.id, event)])
