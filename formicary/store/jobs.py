@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 _SUBMIT = f"SELECT job_id, outcome FROM submit_jobs({', '.join(f'${number}' for number in range(1, 16))})"
 
-_VIEW = (
-    "SELECT j.id::text, d.job_type, d.version, j.state, j.error_code, j.error_message, j.attempt, j.params, "
+_COLUMNS = (
+    "j.id::text, d.job_type, d.version, j.state, j.error_code, j.error_message, j.attempt, j.params, "
     "j.priority, j.labels, j.created_at, j.scheduled_at, j.started_at, j.finished_at, j.waiting_for, j.retries_used, "
-    "j.cancelling, j.definition_id::text, j.shard, j.rendered_source "
-    "FROM jobs j JOIN definitions d ON d.id = j.definition_id"
+    "j.cancelling, j.definition_id::text, j.shard, j.rendered_source"
 )
+_SOURCE = "FROM jobs j JOIN definitions d ON d.id = j.definition_id"
+_VIEW = f"SELECT {_COLUMNS} {_SOURCE}"
+_TASK_COLUMNS = ", ".join(TaskRow._fields[1:])
+SELECT_TASKS = f"SELECT job_id::text, {_TASK_COLUMNS} FROM tasks"
+_VIEW_WITH_TASKS = f"""
+SELECT {_COLUMNS}, CASE WHEN $2 OR j.finished_at IS NOT NULL THEN
+    ARRAY(SELECT ROW(job_id::text, {_TASK_COLUMNS}) FROM tasks WHERE job_id = j.id ORDER BY task_no) END AS tasks
+{_SOURCE} WHERE j.id = $1::uuid"""
 _SET_WAITING = """
 WITH changed AS (
     SELECT j.id, u.reason FROM unnest($1::uuid[], $2::text[]) AS u (id, reason) JOIN jobs j ON j.id = u.id
@@ -52,12 +59,13 @@ class Inserted(NamedTuple):
 
 
 class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job without its tasks, and what is needed to find them."""
+    """A job, and what is needed to find its tasks: those that ever left PENDING are in ``tasks``, where read along."""
 
     view: JobView
     definition_id: str
     shard: int
     rendered_source: str | None
+    tasks: Sequence[TaskRow] | None = None
 
 
 class PendingChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,21 +100,17 @@ class JobStore:
         return [Inserted(JobId(row["job_id"]), InsertOutcome(row["outcome"])) for row in rows]
 
     async def get(self, job_id: JobId) -> StoredJob | None:
-        """Returns a job."""
+        """Returns a job without its tasks."""
         row = await self._database.fetch_one(f"{_VIEW} WHERE j.id = $1::uuid", job_id)
+        return None if row is None else _stored(row, None)
+
+    async def get_with_tasks(self, job_id: JobId, *, only_if_ended: bool = False) -> StoredJob | None:
+        """Returns a job with its tasks by number, in one round trip; of one that has not ended without, where asked."""
+        row = await self._database.fetch_one(_VIEW_WITH_TASKS, job_id, not only_if_ended)
         if row is None:
             return None
-        return StoredJob(
-            view=_view(row),
-            definition_id=row["definition_id"],
-            shard=row["shard"],
-            rendered_source=row["rendered_source"],
-        )
-
-    async def tasks(self, job_id: JobId) -> list[TaskRow]:
-        """Returns the tasks of a job that ever left PENDING, by number."""
-        rows = await self._database.fetch(f"{SELECT_TASKS} WHERE job_id = $1::uuid ORDER BY task_no", job_id)
-        return [TaskRow(*row.values()) for row in rows]
+        tasks = None if row["tasks"] is None else [TaskRow(*task) for task in row["tasks"]]
+        return _stored(row, tasks)
 
     async def attempts(self, job_id: JobId) -> list[AttemptRow]:
         """Returns the former attempts of a job's tasks, by task and attempt."""
@@ -182,9 +186,6 @@ class JobStore:
         )
 
 
-SELECT_TASKS = f"SELECT job_id::text, {', '.join(TaskRow._fields[1:])} FROM tasks"
-
-
 def _submission(jobs: Sequence[NewJob]) -> Sequence[Sequence[object]]:
     values = list(columns([msgspec.structs.astuple(job) for job in jobs], len(NewJob.__struct_fields__)))
     for name in ("due_at", "scheduled_at", "created_at"):
@@ -226,10 +227,20 @@ async def _write_change(
     )
 
 
+def _stored(row: Record, tasks: Sequence[TaskRow] | None) -> StoredJob:
+    return StoredJob(
+        view=_view(row),
+        definition_id=row["definition_id"],
+        shard=row["shard"],
+        rendered_source=row["rendered_source"],
+        tasks=tasks,
+    )
+
+
 def _view(row: Record) -> JobView:
     fields = dict(row)
-    for name in ("definition_id", "shard", "rendered_source"):
-        del fields[name]
+    for name in ("definition_id", "shard", "rendered_source", "tasks"):
+        fields.pop(name, None)
     fields["state"] = JobState(fields["state"])
     fields["params"] = msgspec.json.decode(fields["params"])
     fields["labels"] = msgspec.json.decode(fields["labels"])

@@ -157,14 +157,13 @@ class Manager:
         Raises:
             NotFoundError: there is none of this id.
         """
-        return await self._with_tasks(await self._stored(job_id))
+        return await self._with_tasks(_found(job_id, await self._stores.jobs.get_with_tasks(checked_id(job_id))))
 
     async def _with_tasks(self, stored: StoredJob) -> JobView:
         pending = await self._book.tasks_of(stored.view.id, stored.definition_id, stored.rendered_source)
         if stored.view.state is JobState.PENDING and stored.view.attempt == 1:
             return msgspec.structs.replace(stored.view, tasks=pending)
-        rows = await self._stores.jobs.tasks(stored.view.id)
-        return views.with_tasks(stored.view, pending, rows, self._around.waits.reasons(stored.view.id))
+        return views.with_tasks(stored.view, pending, stored.tasks or (), self._around.waits.reasons(stored.view.id))
 
     async def wait_for_end(self, job_id: str, timeout_s: float) -> JobView:
         """Returns the job when it has ended, or as it is when ``timeout_s`` passed.
@@ -176,10 +175,12 @@ class Manager:
         seen: list[StoredJob] = []
 
         async def has_ended() -> bool:
-            seen[:] = [await self._stored(known_id)]
+            stored = await self._stores.jobs.get_with_tasks(known_id, only_if_ended=True)
+            seen[:] = [_found(known_id, stored)]
             return seen[0].view.state in TERMINAL_JOB_STATES
 
-        await self._around.watch.wait(known_id, timeout_s, has_ended)
+        if not await self._around.watch.wait(known_id, timeout_s, has_ended):
+            return await self.job(known_id)
         return await self._with_tasks(seen[0])
 
     async def has_ended(self, job_id: str) -> bool:
@@ -193,11 +194,7 @@ class Manager:
         return await self._stores.jobs.list(state, job_type, limit, cursor)
 
     async def _stored(self, job_id: str) -> StoredJob:
-        known_id = checked_id(job_id)
-        stored = await self._stores.jobs.get(known_id)
-        if stored is None:
-            raise NotFoundError(f"no job {known_id}")
-        return stored
+        return _found(job_id, await self._stores.jobs.get(checked_id(job_id)))
 
     # commands
 
@@ -363,3 +360,9 @@ class Manager:
     def ants(self) -> list[AntView]:
         """Returns the live ants."""
         return self._around.ants.views()
+
+
+def _found(job_id: str, stored: StoredJob | None) -> StoredJob:
+    if stored is None:
+        raise NotFoundError(f"no job {job_id}")
+    return stored
