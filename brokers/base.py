@@ -79,6 +79,18 @@ class Capabilities:
     max_message_bytes: int
 
 
+class Durability(NamedTuple):
+    """A setting of the server that the promises rest on, and what comes of it."""
+
+    setting: str
+    #: As the server says it; None where it does not tell.
+    value: str | None
+    wanted: str
+    is_met: bool
+    #: What may happen where it is not met.
+    risk: str
+
+
 class Subscription(ABC):
     """One consumer of one group on some topics."""
 
@@ -169,3 +181,20 @@ class Broker(ABC):
     @abstractmethod
     async def delete_topic(self, topic: str) -> None:
         """Deletes a topic with its messages and groups; nothing happens where there is none."""
+
+    async def discard_topic(self, topic: str) -> None:
+        """Deletes a topic for good; its name must never be used again.
+
+        Unlike ``delete_topic`` it leaves nothing behind, at the price that positions of a topic of the same name would
+        mean other messages.
+        """
+        await self.delete_topic(topic)
+
+    async def durability(self, topic: str) -> Sequence[Durability]:
+        """Returns what the server says about the settings that the messages of an existing topic depend on.
+
+        Raises:
+            BrokerUnavailableError: the server was lost.
+        """
+        del topic
+        return ()

@@ -21,9 +21,10 @@ from typing import Final, TypeVar
 from aiokafka import errors as kafka
 from aiokafka.admin import RecordsToDelete
 
-from brokers.base import Broker, Capabilities, Edge, Entry, Message, Position, Subscription
+from brokers.base import Broker, Capabilities, Durability, Edge, Entry, Message, Position, Subscription
 from brokers.calls import Calls
 from brokers.errors import BrokerUnavailableError, MessageTooLargeError
+from brokers.kafka_durability import durability
 from brokers.kafka_ledger import Ledger
 from brokers.kafka_link import MAX_MESSAGE_BYTES, Link, partition
 from brokers.kafka_readers import Readers, offset_of, position_of
@@ -139,6 +140,20 @@ class KafkaBroker(Broker):
         ledger = await committed(self._link, topic, group) or Ledger(begin)
         ledger.skip_to(begin)
         return end - ledger.low - ledger.done_count
+
+    async def discard_topic(self, topic: str) -> None:
+        """Deletes a topic, and with it what groups have committed of it."""
+        await self._call(partial(self._discard, topic))
+
+    async def _discard(self, topic: str) -> None:
+        answer = await self._link.admin.delete_topics([topic])
+        for _, code, *_ in answer.topic_error_codes:
+            if code not in (kafka.NoError.errno, kafka.UnknownTopicOrPartitionError.errno):
+                raise kafka.for_code(code)
+
+    async def durability(self, topic: str) -> Sequence[Durability]:
+        """Returns the settings of a topic, its own or the servers' defaults."""
+        return await self._call(lambda: durability(self._link.admin, topic))
 
     async def _delete_records(self, topic: str, before: int) -> None:
         await self._link.ensure([topic])

@@ -19,10 +19,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from brokers.base import Broker, Capabilities, Edge, Entry, Message, Position, Subscription
+from brokers.base import Broker, Capabilities, Durability, Edge, Entry, Message, Position, Subscription
 from brokers.calls import Calls
 from brokers.errors import BrokerUnavailableError, MessageTooLargeError
-from brokers.pulsar_admin import Place
+from brokers.pulsar_admin import Admin, Place
+from brokers.pulsar_durability import durability
 from brokers.pulsar_link import MAX_MESSAGE_BYTES, Link
 from brokers.pulsar_readers import Readers, parse_position, position_of
 from brokers.pulsar_subscriptions import Listener, Member
@@ -128,6 +129,11 @@ class PulsarBroker(Broker):
         """Deletes a topic with its subscriptions; its consumers make it anew."""
         await self._call(partial(self._delete, topic))
 
+    async def durability(self, topic: str) -> Sequence[Durability]:
+        """Returns the settings of the namespace and, where the role is told, of the server."""
+        admin = self._link.admin
+        return await self._call(lambda: _durability(admin))
+
     async def _delete(self, topic: str) -> None:
         await self._readers.forget(topic)
         await self._link.forget(topic)
@@ -136,6 +142,10 @@ class PulsarBroker(Broker):
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         with self._link.errors():
             return await self._calls.run(work)
+
+
+async def _durability(admin: Admin) -> Sequence[Durability]:
+    return durability(await admin.persistence(), await admin.configuration())
 
 
 def from_url(url: str) -> PulsarBroker:

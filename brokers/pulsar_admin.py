@@ -101,6 +101,14 @@ class Admin:
         """Deletes a topic with its subscriptions."""
         await self._ask("DELETE", self._path(topic, "") + "?force=true", accept=(404,))
 
+    async def persistence(self) -> dict[str, Any]:
+        """Returns the namespace's persistence policies; empty where it has none or the role is not told."""
+        return await self._ask("GET", f"namespaces/{self._namespace}/persistence", accept=(401, 403, 404)) or {}
+
+    async def configuration(self) -> dict[str, str]:
+        """Returns the server's configuration, which only a superuser is told."""
+        return await self._ask("GET", "brokers/configuration/runtime", accept=(401, 403, 404)) or {}
+
     def _path(self, topic: str, what: str) -> str:
         return f"persistent/{self._namespace}/{quote(topic, safe='')}/{what}".rstrip("/")
 
@@ -113,7 +121,8 @@ class Admin:
     def _check(self, method: str, path: str, status: int, text: str, accept: tuple[int, ...]) -> None:
         if status in accept or status < 400:
             return
-        reason = f"{method} {path}: {status} {text[:200]}"
+        words = "" if text.startswith("<") else text[:200]
+        reason = f"{method} {path}: {status} {words}".rstrip()
         raise (
             BrokerRefusedError(self._url, reason) if status in {401, 403} else BrokerUnavailableError(self._url, reason)
         )

@@ -27,7 +27,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from brokers.base import Broker, Capabilities, Edge, Entry, Message, Position, Subscription
+from brokers.base import Broker, Capabilities, Durability, Edge, Entry, Message, Position, Subscription
 from brokers.calls import Calls
 from brokers.errors import (
     BrokerRefusedError,
@@ -264,6 +264,13 @@ class RedisBroker(Broker):
         self._calls.check_open()
         await self._call(lambda: delete(self._link, topic))
         self._read_up_to.pop(topic, None)
+
+    async def durability(self, topic: str) -> Sequence[Durability]:
+        """Returns the server's settings; they are the same for all topics."""
+        from brokers.redis_durability import durability
+
+        self._calls.check_open()
+        return await self._call(lambda: durability(self._link.client))
 
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         with self._link.errors():
