@@ -13,7 +13,7 @@ from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
 from formicary.store.errors import ClaimConflictError, DataRefusedError, FencedError
-from formicary.store.jobs import JobStore
+from formicary.store.jobs import SELECT_TASKS, JobStore
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
 from formicary.store.rows import (
@@ -32,10 +32,10 @@ NOW = datetime(2026, 2, 3, 4, 5, 6, 789_123, tzinfo=UTC)
 ALL = tuple(ShardMark(shard, 1) for shard in range(16))
 
 
-async def tasks_of(store: JobStore, job_id: JobId) -> Sequence[TaskRow]:
-    """Returns the tasks of a job; none where there is no job."""
-    stored = await store.get_with_tasks(job_id)
-    return [] if stored is None or stored.tasks is None else stored.tasks
+async def tasks_of(database: Database, job_id: JobId) -> Sequence[TaskRow]:
+    """Returns the rows of tasks, also where the job has none."""
+    rows = await database.fetch(f"{SELECT_TASKS} WHERE job_id = $1::uuid ORDER BY task_no", job_id)
+    return [TaskRow(*row.values()) for row in rows]
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ async def test_every_column_comes_back_as_it_was_written(
     stored = await store.get(job.id)
     assert stored is not None
     assert (stored.view.state, stored.view.started_at, stored.view.waiting_for) == ("EXECUTING", NOW, "ants")
-    assert await tasks_of(store, job.id) == [task]
+    assert await tasks_of(database, job.id) == [task]
     assert await store.attempts(job.id) == [attempt_row(job.id)]
     assert (await store.history(job.id))[1:] == [history]
 
@@ -141,7 +141,7 @@ async def test_a_task_is_replaced_whole_and_an_ended_attempt_stays_as_first_writ
     done = task_row(job_id, state="COMPLETED", exit_code=0, incarnation=None)
     await journal.commit(JournalBatch(shards=ALL, tasks=[done], attempts=[attempt_row(job_id, exit_code=4)]))
 
-    assert await tasks_of(store, job_id) == [done]
+    assert await tasks_of(database, job_id) == [done]
     assert await store.attempts(job_id) == [attempt_row(job_id)]
 
 
@@ -176,7 +176,7 @@ async def test_a_queen_that_lost_a_shard_commits_nothing(
         await journal.commit(JournalBatch(shards=[ShardMark(2, 1), ShardMark(3, 1)], tasks=[task_row(job_id)]))
 
     assert fenced.value.shards == (3,)
-    assert await tasks_of(JobStore(database), job_id) == []
+    assert await tasks_of(database, job_id) == []
 
 
 async def test_a_queen_that_lost_the_leadership_claims_nothing(
@@ -207,7 +207,7 @@ async def test_of_two_queens_the_one_with_the_newer_epoch_commits(
     await other.close()
 
     assert isinstance(outcomes[0], FencedError)
-    assert [row.state for row in await tasks_of(JobStore(database), job_id)] == ["READY"]
+    assert [row.state for row in await tasks_of(database, job_id)] == ["READY"]
 
 
 async def test_a_take_over_waits_for_a_commit_under_way_and_then_fences(
@@ -343,8 +343,8 @@ async def test_a_value_that_postgres_refuses_writes_nothing_and_the_next_batch_g
         )
     await journal.commit(JournalBatch(shards=[ShardMark(3, 1)], tasks=[task_row(bad)]))
 
-    store = JobStore(database)
-    assert (await tasks_of(store, good), len(await tasks_of(store, bad))) == ([], 1)
+    JobStore(database)
+    assert (await tasks_of(database, good), len(await tasks_of(database, bad))) == ([], 1)
     rows = await database.fetch("SELECT results_position FROM leases WHERE shard = 3")
     assert rows[0]["results_position"] is None
 
