@@ -1,0 +1,500 @@
+"""The database's tables and the rules of its functions (``formicary/store/functions.sql``), in memory.
+
+Each method is one statement: it happens whole, at one moment, or raises and changes nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from formicary.ids import JobId, QueenId
+from formicary.model.definition import DefinitionRecord
+from formicary.model.states import JobState
+from formicary.store.claims import EXPLAINED_COUNT, BlockedType
+from formicary.store.commands import CommandOutcome
+from formicary.store.errors import ClaimConflictError, DataRefusedError, FencedError, NotCommittedError
+from formicary.store.jobs import Inserted, InsertOutcome, PendingChange, _pending_change
+from formicary.store.rows import (
+    AttemptRow,
+    CommandRow,
+    HistoryRow,
+    JobRecord,
+    JobRow,
+    JournalBatch,
+    LeaseRow,
+    NewJob,
+    ShardMark,
+    TaskRow,
+)
+from formicary.store.shards import LoadedJob
+
+NEVER: Final = datetime.min.replace(tzinfo=UTC)
+_LIVE: Final = frozenset({"READY", "EXECUTING", "PAUSED", "MANUAL_APPROVAL_REQUIRED"})
+#: Columns of the journal's rows that may be NULL; those of 8 bytes.
+_NULLABLE: Final = frozenset(
+    "stop_code stop_message counting_since started_at finished_at error_code error_message waiting_for incarnation "
+    "not_before exit_code outputs artifacts dispatched_at note task_type refusal".split()
+)
+_WIDE: Final = frozenset({"epoch", "id"})
+
+
+@dataclass(slots=True)
+class Lease:
+    """A row of ``leases``."""
+
+    name: str
+    shard: int | None
+    owner: str | None = None
+    owner_incarnation: str | None = None
+    epoch: int = 0
+    expires_at: datetime = NEVER
+    results_position: bytes | None = None
+    launch_position: bytes | None = None
+    mark_incarnation: str | None = None
+    mark_batch: int = 0
+
+
+@dataclass(slots=True)
+class JobType:
+    """A row of ``job_types``."""
+
+    id: int
+    job_type: str
+    definition_id: str
+    version: int
+    max_concurrency: int | None
+    running_count: int = 0
+
+
+@dataclass(slots=True)
+class Job:
+    """A row of ``jobs``."""
+
+    record: JobRecord
+    due_at: datetime
+    scheduled_at: datetime | None
+    labels: str
+    waiting_for: str | None = None
+
+
+@dataclass(slots=True)
+class Command:
+    """A row of ``job_commands``."""
+
+    row: CommandRow
+    is_done: bool = False
+    refusal: str | None = None
+
+
+@dataclass(slots=True)
+class Key:
+    """A row of ``idempotency_keys``."""
+
+    body_sha256: str | None
+    job_id: JobId
+
+
+class MemoryDatabase:
+    """One database. ``now`` is its clock."""
+
+    def __init__(self, shard_count: int, now: Callable[[], datetime]) -> None:
+        self.shard_count = shard_count
+        self.now = now
+        names = [("leader", None), *((f"shard-{number}", number) for number in range(shard_count))]
+        self.leases = {name: Lease(name, shard) for name, shard in names}
+        self.queens: dict[QueenId, tuple[str, datetime]] = {}
+        self.definitions: dict[str, DefinitionRecord] = {}
+        self.job_types: dict[int, JobType] = {}
+        self.jobs: dict[JobId, Job] = {}
+        self.tasks: dict[JobId, dict[int, TaskRow]] = {}
+        self.attempts: dict[tuple[str, int, int], AttemptRow] = {}
+        self.history: list[HistoryRow] = []
+        self.commands: dict[int, Command] = {}
+        self.keys: dict[str, Key] = {}
+
+    def add_definition(self, record: DefinitionRecord, max_concurrency: int | None) -> None:
+        """Stores a definition as its type's newest version."""
+        self.definitions[record.id] = record
+        former = self.job_types.get(record.job_type_id)
+        self.job_types[record.job_type_id] = JobType(
+            record.job_type_id,
+            record.job_type,
+            record.id,
+            record.version,
+            max_concurrency,
+            0 if former is None else former.running_count,
+        )
+
+    def all_leases(self) -> list[LeaseRow]:
+        """Mirrors ``LeaseStore.all``."""
+        return [self._row(lease) for lease in self.leases.values()]
+
+    def take(
+        self, names: Collection[str], owner: QueenId, incarnation: str, lease_s: float, only_lapsed: bool, limit: int | None
+    ) -> list[LeaseRow]:
+        """Mirrors ``LeaseStore.take``."""
+        now = self.now()
+        free = [
+            lease
+            for lease in self.leases.values()
+            if lease.name in names and (not only_lapsed or self._is_free(lease, owner, incarnation, now))
+        ]
+        for lease in free[:limit]:
+            lease.owner, lease.owner_incarnation = owner, incarnation
+            lease.epoch += 1
+            lease.expires_at = now + timedelta(seconds=lease_s)
+        return [self._row(lease) for lease in free[:limit]]
+
+    def _is_free(self, lease: Lease, owner: QueenId, incarnation: str, now: datetime) -> bool:
+        is_former_life = lease.owner == owner and lease.owner_incarnation != incarnation
+        return lease.owner is None or lease.expires_at <= now or is_former_life
+
+    def renew(self, epochs: Mapping[str, int], incarnation: str, lease_s: float) -> set[str]:
+        """Mirrors ``LeaseStore.renew``."""
+        ours = self._ours(epochs, incarnation)
+        for lease in ours:
+            lease.expires_at = self.now() + timedelta(seconds=lease_s)
+        return {lease.name for lease in ours}
+
+    def release(self, epochs: Mapping[str, int], incarnation: str) -> set[str]:
+        """Mirrors ``LeaseStore.release``."""
+        ours = self._ours(epochs, incarnation)
+        for lease in ours:
+            lease.owner = lease.owner_incarnation = None
+            lease.expires_at = NEVER
+        return {lease.name for lease in ours}
+
+    def raise_epoch(self, epochs: Mapping[str, int], incarnation: str) -> list[LeaseRow]:
+        """Mirrors ``LeaseStore.raise_epoch``."""
+        ours = self._ours(epochs, incarnation)
+        for lease in ours:
+            lease.epoch += 1
+        return [self._row(lease) for lease in ours]
+
+    def _ours(self, epochs: Mapping[str, int], incarnation: str) -> list[Lease]:
+        return [
+            lease
+            for lease in self.leases.values()
+            if epochs.get(lease.name) == lease.epoch and lease.owner_incarnation == incarnation
+        ]
+
+    def _row(self, lease: Lease) -> LeaseRow:
+        return LeaseRow(
+            lease.name,
+            lease.shard,
+            lease.owner,
+            lease.owner_incarnation,
+            lease.epoch,
+            lease.expires_at > self.now(),
+            lease.results_position,
+            lease.launch_position,
+        )
+
+    def present(self, queen: QueenId, incarnation: str, lease_s: float) -> list[QueenId]:
+        """Mirrors ``LeaseStore.present``."""
+        now = self.now()
+        self.queens[queen] = (incarnation, now + timedelta(seconds=lease_s))
+        return sorted(name for name, (_, expires_at) in self.queens.items() if expires_at > now or name == queen)
+
+    def leave(self, queen: QueenId, incarnation: str) -> None:
+        """Mirrors ``LeaseStore.leave``, but for the forgetting of queens long silent."""
+        if queen in self.queens and self.queens[queen][0] == incarnation:
+            del self.queens[queen]
+
+    def insert(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Mirrors ``submit_jobs``, but for STALE."""
+        answers = []
+        for job in jobs:
+            key = None if job.idempotency_key is None else self.keys.setdefault(
+                job.idempotency_key, Key(job.body_sha256, job.id)
+            )
+            if key is not None and key.body_sha256 != job.body_sha256:
+                answers.append(Inserted(key.job_id, InsertOutcome.KEY_CONFLICT))
+            elif key is not None and key.job_id != job.id:
+                answers.append(Inserted(key.job_id, InsertOutcome.EXISTING))
+            else:
+                self._create(job)
+                answers.append(Inserted(job.id, InsertOutcome.CREATED))
+        return answers
+
+    def _create(self, job: NewJob) -> None:
+        if job.id in self.jobs:
+            return
+        definition = self.definitions[job.definition_id]
+        record = JobRecord(
+            job.id, job.job_type_id, definition.job_type, definition.id, definition.version, job.shard, "PENDING",
+            job.priority, job.created_at, job.user_name, job.params, job.rendered_source, 1, 0, False, None, None, 0.0,
+            None, None, None, None, None,
+        )  # fmt: skip
+        due_at = min(job.due_at, self.now()) if job.scheduled_at is None else job.due_at
+        self.jobs[job.id] = Job(record, due_at, job.scheduled_at, job.labels)
+        self.history.append(HistoryRow(job.id, job.created_at, "PENDING", 1, None, None))
+
+    def change_pending(self, job_id: JobId, kind: str, note: str) -> PendingChange:
+        """Mirrors ``JobStore.change_pending``."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            return PendingChange(is_applied=False, found=None)
+        found = JobState(job.record.state)
+        state = _pending_change(kind, found, is_unclaimed=job.record.started_at is None)
+        if state is not None:
+            code = "ERR_CANCELLED" if state is JobState.CANCELLED else None
+            job.waiting_for = None
+            job.record = job.record._replace(
+                state=state.value, error_code=code, error_message=note if code else None,
+                finished_at=self.now() if code else None,
+            )  # fmt: skip
+            self.history.append(HistoryRow(job_id, self.now(), state.value, job.record.attempt, code, note))
+        return PendingChange(is_applied=state is not None, found=found)
+
+    def set_waiting(self, reasons: Mapping[JobId, str | None]) -> None:
+        """Mirrors ``JobStore.set_waiting``."""
+        for job_id, reason in reasons.items():
+            job = self.jobs.get(job_id)
+            if job is not None and job.record.state == "PENDING":
+                job.waiting_for = reason
+
+    def journal_commit(self, incarnation: str, number: int, batch: JournalBatch) -> None:
+        """Mirrors ``journal_commit``: fences, checks the claims, writes rows, positions and the mark."""
+        _refuse(batch)
+        self.check_leader(batch)
+        self.check_epochs(batch.shards)
+        self.check_number(incarnation, number, batch.shards)
+        self._check_claims(batch.claims)
+        self._check_counts(batch)
+        self.write_marks(incarnation, number, batch.shards)
+        self.write_positions(batch.shards)
+        self._write_jobs(batch.jobs)
+        for task in batch.tasks:
+            self.tasks.setdefault(JobId(task.job_id), {})[task.task_no] = task
+        for attempt in batch.attempts:
+            self.attempts.setdefault((attempt.job_id, attempt.task_no, attempt.attempt), attempt)
+        self.history.extend(batch.history)
+        for done in batch.commands_done:
+            if done.id in self.commands:
+                self.commands[done.id].is_done, self.commands[done.id].refusal = True, done.refusal
+        for job_type_id, change in batch.running_deltas.items():
+            if job_type_id in self.job_types:
+                self.job_types[job_type_id].running_count += change
+
+    def check_leader(self, batch: JournalBatch) -> None:
+        """Refuses claims of a queen that leads no more."""
+        if batch.leader_epoch is not None and self.leases["leader"].epoch != batch.leader_epoch:
+            raise FencedError((), is_leader=True)
+
+    def check_epochs(self, marks: Sequence[ShardMark]) -> None:
+        """Refuses what an owner of the past writes."""
+        lost = [mark.shard for mark in marks if self.leases[f"shard-{mark.shard}"].epoch != mark.epoch]
+        if lost:
+            raise FencedError(lost)
+
+    def check_number(self, incarnation: str, number: int, marks: Sequence[ShardMark]) -> None:
+        """Refuses a batch that was voided, or was here before."""
+        for mark in marks:
+            lease = self.leases[f"shard-{mark.shard}"]
+            if lease.mark_incarnation == incarnation and lease.mark_batch >= number:
+                raise NotCommittedError("the database refused a batch: batch number used")
+
+    def _check_claims(self, claims: Sequence[JobId]) -> None:
+        refused = [job_id for job_id in claims if job_id not in self.jobs or self.jobs[job_id].record.state != "PENDING"]
+        if refused:
+            raise ClaimConflictError(refused)
+
+    def _check_counts(self, batch: JournalBatch) -> None:
+        full = {
+            job_type.id
+            for job_type_id, change in batch.running_deltas.items()
+            if change > 0 and (job_type := self.job_types.get(job_type_id)) is not None
+            if job_type.max_concurrency is not None and job_type.running_count + change > job_type.max_concurrency
+        }
+        if full:
+            raise ClaimConflictError([job_id for job_id in batch.claims if self.jobs[job_id].record.job_type_id in full])
+
+    def write_marks(self, incarnation: str, number: int, marks: Sequence[ShardMark]) -> None:
+        """Writes by what a lost answer is found."""
+        for mark in marks:
+            lease = self.leases[f"shard-{mark.shard}"]
+            lease.mark_incarnation, lease.mark_batch = incarnation, number
+
+    def write_positions(self, marks: Sequence[ShardMark]) -> None:
+        """Writes how far logs were read."""
+        for mark in marks:
+            lease = self.leases[f"shard-{mark.shard}"]
+            lease.results_position = mark.results_position or lease.results_position
+            lease.launch_position = mark.launch_position or lease.launch_position
+
+    def _write_jobs(self, rows: Iterable[JobRow]) -> None:
+        for row in rows:
+            job = self.jobs.get(JobId(row.id))
+            if job is not None:
+                job.record = job.record._replace(
+                    state=row.state, attempt=row.attempt, retries_used=row.retries_used, cancelling=row.cancelling,
+                    stop_code=row.stop_code, stop_message=row.stop_message, elapsed_s=row.elapsed_s,
+                    counting_since=row.counting_since, started_at=row.started_at, finished_at=row.finished_at,
+                    error_code=row.error_code, error_message=row.error_message,
+                )  # fmt: skip
+                job.waiting_for = row.waiting_for
+
+    def settle(self, shards: list[int], epochs: list[int], incarnation: str, number: int) -> list[Mapping[str, Any]]:
+        """Mirrors the look-up of a lost answer: says whether the batch happened, and voids it where it did not."""
+        seen: list[Mapping[str, Any]] = []
+        for shard, epoch in sorted(zip(shards, epochs, strict=True)):
+            lease = self.leases[f"shard-{shard}"]
+            is_ours = lease.mark_incarnation == incarnation and lease.mark_batch == number
+            seen.append({"shard": shard, "epoch": lease.epoch, "is_ours": is_ours})
+            is_older = lease.mark_incarnation != incarnation or lease.mark_batch < number
+            if lease.epoch == epoch and is_older:
+                self.void(lease, incarnation, number)
+        return seen
+
+    def void(self, lease: Lease, incarnation: str, number: int) -> None:
+        """Makes sure that a batch never happens any more."""
+        lease.mark_incarnation, lease.mark_batch = incarnation, number + 1
+
+    def load(self, shard: int) -> list[LoadedJob]:
+        """Mirrors ``ShardStore.load``."""
+        return self._loaded(
+            job.record
+            for job in self.jobs.values()
+            if job.record.shard == shard and job.record.state in _LIVE and not _is_unclaimed(job.record)
+        )
+
+    def load_jobs(self, job_ids: Collection[JobId]) -> list[LoadedJob]:
+        """Mirrors ``ShardStore.load_jobs``."""
+        return self._loaded(self.jobs[job_id].record for job_id in job_ids if job_id in self.jobs)
+
+    def ready_jobs(self, shards: Collection[int]) -> list[LoadedJob]:
+        """Mirrors ``ShardStore.ready_jobs``."""
+        return self._loaded(
+            (job.record for job in self.jobs.values() if job.record.shard in shards and job.record.state == "READY"),
+            only_restarted=True,
+        )
+
+    def _loaded(self, records: Iterable[JobRecord], *, only_restarted: bool = False) -> list[LoadedJob]:
+        return [
+            LoadedJob(record, [] if only_restarted and record.attempt == 1 else self.tasks_of(record.id))
+            for record in sorted(records, key=lambda record: record.id)
+        ]
+
+    def tasks_of(self, job_id: JobId) -> list[TaskRow]:
+        """Mirrors ``JobStore.tasks``."""
+        rows = self.tasks.get(job_id, {})
+        return [rows[number] for number in sorted(rows)]
+
+    def issue(self, job_id: JobId, shard: int, kind: str, body: str) -> int:
+        """Mirrors ``CommandStore.issue``."""
+        number = len(self.commands) + 1
+        self.commands[number] = Command(CommandRow(number, job_id, shard, kind, body))
+        return number
+
+    def open_commands(self, shards: Sequence[int]) -> list[CommandRow]:
+        """Mirrors ``CommandStore.open``."""
+        return [item.row for item in self.commands.values() if not item.is_done and item.row.shard in shards]
+
+    def outcome(self, command_id: int) -> CommandOutcome:
+        """Mirrors ``CommandStore.outcome``."""
+        found = self.commands.get(command_id)
+        return CommandOutcome(False, None) if found is None else CommandOutcome(found.is_done, found.refusal)
+
+    def peek(self, limit: int, exclude: Collection[JobId]) -> list[LoadedJob]:
+        """Mirrors ``ClaimStore.peek``."""
+        now = self.now()
+        pending = [job for job in self.jobs.values() if job.record.state == "PENDING"]
+        excluded = Counter(job.record.job_type_id for job in pending if job.record.id in exclude)
+        room = {
+            item.id: limit
+            if item.max_concurrency is None
+            else min(limit, item.max_concurrency - item.running_count - excluded[item.id])
+            for item in self.job_types.values()
+        }
+        heads = []
+        for job in sorted(pending, key=_claim_order):
+            type_id = job.record.job_type_id
+            if job.due_at <= now and job.record.id not in exclude and room[type_id] > 0:
+                room[type_id] -= 1
+                heads.append(job.record)
+        is_first = all(record.attempt == 1 for record in heads[:limit])
+        return [
+            LoadedJob(record, [] if is_first or record.attempt == 1 else self.tasks_of(record.id))
+            for record in heads[:limit]
+        ]
+
+    def claim_ready(self, job_ids: Collection[JobId], leader_epoch: int) -> list[JobId]:
+        """Mirrors ``claim_ready``."""
+        self.check_leader(JournalBatch(leader_epoch=leader_epoch))
+        wanted = [self.jobs[job_id] for job_id in job_ids if job_id in self.jobs]
+        claimed = []
+        for job in sorted((job for job in wanted if job.record.state == "PENDING"), key=_claim_order):
+            job_type = self.job_types[job.record.job_type_id]
+            if job_type.max_concurrency is None or job_type.running_count < job_type.max_concurrency:
+                job_type.running_count += 1
+                job.record, job.waiting_for = job.record._replace(state="READY"), None
+                self.history.append(HistoryRow(job.record.id, self.now(), "READY", job.record.attempt, None, None))
+                claimed.append(job.record.id)
+        return claimed
+
+    def next_due(self) -> datetime | None:
+        """Mirrors ``ClaimStore.next_due``."""
+        now = self.now()
+        return min(
+            (
+                job.due_at
+                for job in self.jobs.values()
+                if job.record.state == "PENDING" and job.scheduled_at is not None and job.due_at > now
+            ),
+            default=None,
+        )
+
+    def blocked(self) -> list[BlockedType]:
+        """Mirrors ``ClaimStore.blocked``."""
+        found = []
+        for item in self.job_types.values():
+            of_type = [job for job in self.jobs.values() if job.record.job_type_id == item.id]
+            pending = sorted((job for job in of_type if job.record.state == "PENDING"), key=_claim_order)
+            if item.max_concurrency is None or item.running_count < item.max_concurrency or not pending:
+                continue
+            running = [job.record.id for job in of_type if job.record.state in _LIVE and not _is_unclaimed(job.record)]
+            found.append(
+                BlockedType(
+                    job_type_id=item.id,
+                    job_type=item.job_type,
+                    running_count=item.running_count,
+                    max_concurrency=item.max_concurrency,
+                    running_job_id=running[0] if running else None,
+                    pending_job_ids=tuple(job.record.id for job in pending[:EXPLAINED_COUNT]),
+                )
+            )
+        return found
+
+
+def _claim_order(job: Job) -> tuple[int, datetime, JobId]:
+    return (-job.record.priority, job.due_at, job.record.id)
+
+
+def _is_unclaimed(record: JobRecord) -> bool:
+    return record.state == "PAUSED" and record.started_at is None
+
+
+def _refuse(batch: JournalBatch) -> None:
+    """Refuses the values that Postgres refuses: NUL, lone surrogates, numbers out of range, NULL where none may be."""
+    for rows in (batch.jobs, batch.tasks, batch.attempts, batch.history, batch.commands_done):
+        for row in rows:
+            for name, value in zip(row._fields, row, strict=True):
+                _check_value(name, value)
+
+
+def _check_value(name: str, value: object) -> None:
+    if value is None:
+        if name not in _NULLABLE:
+            raise DataRefusedError(f"{name} must not be null")
+    elif isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise DataRefusedError(f"{name} holds a lone surrogate")
+        if "\0" in value:
+            raise DataRefusedError(f"{name} holds a NUL")
+    elif type(value) is int:
+        limit = 2**63 if name in _WIDE else 2**31
+        if not -limit <= value < limit:
+            raise DataRefusedError(f"{name} is out of range")
