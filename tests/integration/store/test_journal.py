@@ -343,7 +343,6 @@ async def test_a_value_that_postgres_refuses_writes_nothing_and_the_next_batch_g
         )
     await journal.commit(JournalBatch(shards=[ShardMark(3, 1)], tasks=[task_row(bad)]))
 
-    JobStore(database)
     assert (await tasks_of(database, good), len(await tasks_of(database, bad))) == ([], 1)
     rows = await database.fetch("SELECT results_position FROM leases WHERE shard = 3")
     assert rows[0]["results_position"] is None

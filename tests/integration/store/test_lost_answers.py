@@ -15,7 +15,7 @@ from formicary.ids import JobId, QueenId, new_job_id
 from formicary.store.database import Database
 from formicary.store.embedded import EmbeddedPostgres
 from formicary.store.errors import FencedError, NotCommittedError
-from formicary.store.jobs import SELECT_TASKS, JobStore
+from formicary.store.jobs import SELECT_TASKS
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
 from formicary.store.migrations import migrate
@@ -136,7 +136,6 @@ async def test_a_commit_that_never_reached_the_server_is_reported_and_the_next_o
         await journal.commit(batch(lost))
     await journal.commit(batch(later))
 
-    JobStore(database)
     assert road.withheld
     assert (len(await tasks_of(database, lost)), len(await tasks_of(database, later))) == (0, 1)
 
