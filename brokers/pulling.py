@@ -59,7 +59,8 @@ class PullingSubscription(Subscription):
         backoff = Backoff()
         while not self._buffer and not self._closed.is_set():
             try:
-                self._buffer.extend(await self._pull(max_count))
+                pulled = await self._pull(max_count)
+                self._buffer.extend(pulled)  # not before: what waits may have been sorted out meanwhile
                 backoff.reset()
             except BrokerUnavailableError:
                 await asyncio.sleep(backoff.pause_s())
