@@ -2,10 +2,12 @@
 
 The rest travels as metadata of the committed offset, so that what was acknowledged out of order is not handed out
 again and rejections are counted across consumers: ``{"d": [[first, last], …], "r": {offset: count}}``, relative to the
-offset.
+offset. In memory it is kept as ranges too: one message that is held for long costs no more than that however much is
+done behind it.
 """
 
 import json
+from bisect import bisect_right
 from typing import Final
 
 #: Kafka refuses metadata beyond 4,096 bytes (``offset.metadata.max.bytes``).
@@ -20,49 +22,57 @@ class Ledger:
     def __init__(self, low: int, metadata: str = "") -> None:
         self.low = low
         self.rejections: dict[int, int] = {}
-        self._done: set[int] = set()
+        #: How many offsets above ``low`` are done.
+        self.done_count = 0
+        #: First and last offsets of what is done above ``low``: sorted, and never adjacent.
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
         try:
             found = json.loads(metadata) if metadata else {}
-            for first, last in found.get("d", []):
-                self._done.update(range(low + first, low + last + 1))
+            ranges = [(int(first), int(last)) for first, last in found.get("d", [])]
             self.rejections = {low + int(offset): int(count) for offset, count in found.get("r", {}).items()}
         except (ValueError, TypeError, AttributeError):
-            self._done.clear()  # written by another program: the offset alone counts
-
-    @property
-    def done_count(self) -> int:
-        """Returns how many offsets above ``low`` are done."""
-        return len(self._done)
+            return  # written by another program: the offset alone counts
+        for first, last in ranges:
+            if 0 <= first <= last:
+                self._add(low + first, low + last)
 
     def is_done(self, offset: int) -> bool:
         """Says whether an offset needs no more handling."""
-        return offset < self.low or offset in self._done
+        if offset < self.low:
+            return True
+        index = bisect_right(self._firsts, offset) - 1
+        return index >= 0 and offset <= self._lasts[index]
 
     def finish(self, offset: int) -> None:
         """Marks an offset as done."""
         self.rejections.pop(offset, None)
-        if offset >= self.low:
-            self._done.add(offset)
-        while self.low in self._done:
-            self._done.remove(self.low)
-            self.low += 1
+        if offset == self.low and not self._firsts:
+            self.low += 1  # in order, as nearly always
+        elif not self.is_done(offset):
+            self._add(offset, offset)
 
     def skip_to(self, offset: int) -> None:
         """Marks everything below as done: it is no longer there."""
         if offset > self.low:
-            self.low = offset
-            self._done = {done for done in self._done if done >= offset}
             self.rejections = {key: count for key, count in self.rejections.items() if key >= offset}
-            while self.low in self._done:
-                self._done.remove(self.low)
-                self.low += 1
+            self._add(self.low, offset - 1)
+
+    def merge(self, other: "Ledger") -> None:
+        """Adds what another ledger of the same partition says is done; of rejections the higher count is kept."""
+        self.skip_to(other.low)
+        for first, last in zip(other._firsts, other._lasts, strict=True):
+            self._add(max(first, self.low), last)
+        for offset, count in other.rejections.items():
+            if not self.is_done(offset):
+                self.rejections[offset] = max(count, self.rejections.get(offset, 0))
 
     def metadata(self) -> str:
         """Returns what is to be committed beside ``low``.
 
         Where it does not fit, the newest gaps are left out: those messages may come again.
         """
-        ranges = [[first - self.low, last - self.low] for first, last in self._ranges()]
+        ranges = [[first - self.low, last - self.low] for first, last in zip(self._firsts, self._lasts, strict=True)]
         counts = {str(offset - self.low): count for offset, count in self.rejections.items()}
         if not ranges and not counts:
             return ""
@@ -73,11 +83,18 @@ class Ledger:
                 counts = dict(list(counts.items())[: len(counts) // 2])
         return text
 
-    def _ranges(self) -> list[tuple[int, int]]:
-        ranges: list[tuple[int, int]] = []
-        for offset in sorted(self._done):
-            if ranges and ranges[-1][1] == offset - 1:
-                ranges[-1] = (ranges[-1][0], offset)
-            else:
-                ranges.append((offset, offset))
-        return ranges
+    def _add(self, first: int, last: int) -> None:
+        """Joins a range with those that it overlaps or touches, and with ``low``."""
+        if last < first:
+            return
+        start = bisect_right(self._lasts, first - 2)  # the first range that is not wholly before it
+        stop = bisect_right(self._firsts, last + 1)  # the first that is wholly behind it
+        if start < stop:
+            first, last = min(first, self._firsts[start]), max(last, self._lasts[stop - 1])
+        replaced = zip(self._firsts[start:stop], self._lasts[start:stop], strict=True)
+        self.done_count += last - first + 1 - sum(end - begin + 1 for begin, end in replaced)
+        self._firsts[start:stop] = [first]
+        self._lasts[start:stop] = [last]
+        if self._firsts[0] <= self.low:
+            self.low = self._lasts.pop(0) + 1
+            self.done_count -= self.low - self._firsts.pop(0)

@@ -6,9 +6,11 @@ Rules of a member:
 - What is done is kept in a ``Ledger`` per topic and committed with every acknowledgement and rejection; a new owner of
   the topic begins with it, so it gets exactly what is not done.
 - After a reassignment that leaves a topic here the driver reads again from the committed offset; what is held is
-  recognised and passed over.
+  recognised and passed over. Others may have had the topic in between (when this member stood still for longer than its
+  session): what they committed is merged into the ledger before it is used again, so a commit never goes back.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -65,6 +67,10 @@ class Member(HoldingSubscription):
         )
         #: Topic -> what is done of it, for the topics that are assigned here.
         self._ledgers: dict[str, Ledger] = {}
+        #: Those of them that know what was committed before the last assignment.
+        self._current: set[str] = set()
+        self._assignment = 0
+        self._updating = asyncio.Lock()
 
     async def start(self) -> None:
         """Joins the group."""
@@ -73,6 +79,8 @@ class Member(HoldingSubscription):
         await self._consumer.start()
 
     def _forget_others(self, assigned: set[str]) -> None:
+        self._assignment += 1
+        self._current.clear()
         for topic in set(self._ledgers) - assigned:
             del self._ledgers[topic]
         self._disown_where(lambda topic, _: topic not in assigned)
@@ -80,19 +88,31 @@ class Member(HoldingSubscription):
     async def _pull(self, max_count: int) -> list[Delivery]:
         with self._link.errors():
             for place in self._consumer.assignment():
-                if place.topic not in self._ledgers:
-                    ledger = await committed(self._link, place.topic, self._group) or Ledger(0)
-                    await self._skip_what_is_gone(place, ledger)
-                    self._ledgers[place.topic] = ledger
+                await self._bring_up_to_date(place)
             batches = await self._consumer.getmany(timeout_ms=_SLICE_MS, max_records=max_count)
         return [item for place, records in batches.items() for item in self._take(place, records)]
+
+    async def _bring_up_to_date(self, place: Any) -> None:
+        async with self._updating:
+            topic, assignment = place.topic, self._assignment
+            if topic in self._current:
+                return
+            ledger = self._ledgers.get(topic) or Ledger(0)
+            ledger.merge(await committed(self._link, topic, self._group) or Ledger(0))
+            await self._skip_what_is_gone(place, ledger)
+            if assignment == self._assignment:
+                self._ledgers[topic] = ledger
+                self._current.add(topic)
+                done = {key for key in self._owned if key[0] == topic and ledger.is_done(int(str(key[1])))}
+                self._disown_where(lambda *key: key in done)
 
     async def _skip_what_is_gone(self, place: Any, ledger: Ledger) -> None:
         ledger.skip_to((await self._consumer.beginning_offsets([place]))[place])
 
     def _take(self, place: Any, records: list[Any]) -> Iterable[Delivery]:
         ledger = self._ledgers.get(place.topic)
-        if ledger is None:  # assigned in this moment: read it again with its ledger
+        if ledger is None or place.topic not in self._current:
+            # Assigned in this moment: read it again with its ledger.
             if place in self._consumer.assignment():
                 self._consumer.seek(place, records[0].offset)
             return
@@ -134,6 +154,9 @@ class Member(HoldingSubscription):
                     # Another member's by now, to whom it comes again: the price of a reassignment.
                     log.info("kafka_acknowledged_too_late", topic=topic, group=self._group)
                     continue
+                await self._bring_up_to_date(place)
+                if topic not in self._current:
+                    raise BrokerUnavailableError(self._link.lifeline.url, "reassignment")
                 if ledger.done_count > MANY:
                     await self._skip_what_is_gone(place, ledger)
                 offsets[place] = (ledger.low, ledger.metadata())
