@@ -2,7 +2,7 @@
 
 BrokerError
 ├── BrokerUnavailableError   the server cannot be reached now; a later call may succeed
-├── BrokerRefusedError       wrong credentials or no permission; trying again does not help
+├── BrokerRefusedError       wrong credentials, certificates or settings, or no permission; trying again does not help
 ├── MessageTooLargeError     this one message can never be published
 ├── PositionTrimmedError     the log does not reach back to the position asked for
 ├── BrokerClosedError        ``close`` was called, or ``open`` was not
@@ -27,7 +27,7 @@ class BrokerRefusedError(BrokerError):
     """The server refused the credentials or the operation."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"broker {url} refused: {reason}; check user, password, token and grants in the URL")
+        super().__init__(f"broker {url} refused: {reason}; check user, password, token, certificates and grants")
         self.url = url
         self.reason = reason
 

@@ -1,8 +1,9 @@
 """Kafka: ``kafka[s]://[user:password@]host:port[,host:port]``; one topic of one partition per topic.
 
 Options of the URL: ``mechanism`` (SCRAM-SHA-256; PLAIN, SCRAM-SHA-512), ``ca`` (file with the authority to trust),
-``claim_after_s`` (30: a consumer that is silent so long counts as dead; the server must allow such a session time-out),
-``replication`` (of topics made here; 3, or the number of brokers), ``retention_s`` (of topics made here; a week).
+``cert`` and ``key`` (the client's own certificate), ``claim_after_s`` (30: a consumer that is silent so long counts as
+dead; the server must allow such a session time-out), ``replication`` (of topics made here; 3, or the number of
+brokers), ``retention_s`` (of topics made here; a week).
 
 - A position is the offset that follows. Logs are trimmed by deleting records.
 - A group's state is its committed offset, and what was acknowledged beyond it in the offset's metadata. One consumer of
@@ -10,7 +11,8 @@ Options of the URL: ``mechanism`` (SCRAM-SHA-256; PLAIN, SCRAM-SHA-512), ``ca`` 
 - ``delete_topic`` empties a topic and keeps it: offsets of a new topic of the same name would mean other messages.
 - ``publish`` returns when all in-sync replicas have the message (``acks=all``). Kafka answers before it has written to
   disk, so surviving a loss of power takes replicas: topics are made with three of them and ``min.insync.replicas`` 2
-  where there are as many brokers; with fewer than two a warning is logged. A kill of the server alone loses nothing.
+  where there are as many brokers; of a cluster or a topic with weaker settings a warning is logged. A kill of the
+  server alone loses nothing. A topic with several partitions is refused: what lies in the others would never be read.
 """
 
 import asyncio
@@ -30,11 +32,12 @@ from brokers.kafka_link import MAX_MESSAGE_BYTES, Link, partition
 from brokers.kafka_readers import Readers, offset_of, position_of
 from brokers.kafka_subscriptions import Listener, Member, committed
 from brokers.reconnect import Backoff
+from brokers.tls import TLS_OPTIONS
 from brokers.urls import BrokerUrl, parse_url
 
 T = TypeVar("T")
 
-OPTIONS: Final = ("ca", "claim_after_s", "mechanism", "replication", "retention_s")
+OPTIONS: Final = (*TLS_OPTIONS, "claim_after_s", "mechanism", "replication", "retention_s")
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 

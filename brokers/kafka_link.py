@@ -7,19 +7,18 @@ from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
-from aiokafka.helpers import create_ssl_context
 
 from brokers.base import Message
 from brokers.errors import BrokerRefusedError, BrokerUnavailableError
+from brokers.kafka_topics import Topics
 from brokers.reconnect import Lifeline
+from brokers.tls import tls_context, untrusted_is_refused
 from brokers.urls import BrokerUrl
 
-log = structlog.get_logger(__name__)
 # The driver reports every lost connection as an error, with a traceback; the lifeline reports each loss once.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
@@ -34,7 +33,6 @@ REQUEST_TIMEOUT_S: Final = 15.0
 SILENCE_S: Final = 1.0
 #: Longest time that a client is given to say good-bye, in seconds.
 STOP_S: Final = 5.0
-_TOPIC_EXISTS: Final = 36
 
 _REFUSALS: Final = (
     kafka.AuthenticationFailedError,
@@ -55,16 +53,20 @@ class Link:
     def __init__(self, url: BrokerUrl) -> None:
         self.claim_after_s = url.seconds("claim_after_s", 30.0)
         self.lifeline = Lifeline(url.shown)
-        self._retention_s = url.seconds("retention_s", 7 * 86400.0)
-        self._replication = int(url.options.get("replication", "0"))
         self._url = url
+        self._trust = tls_context(url) if url.scheme == "kafkas" else None
         self._producer: Any = None
         self._admin: Any = None
-        self._known: set[str] = set()
+        self._topics = Topics(
+            url.shown,
+            replication=int(url.options.get("replication", "0")),
+            retention_s=url.seconds("retention_s", 7 * 86400.0),
+            max_message_bytes=MAX_MESSAGE_BYTES + _ENVELOPE_BYTES,
+        )
 
     async def open(self) -> None:
         """Connects."""
-        with self.errors():
+        with untrusted_is_refused(self._url), self.errors():
             await self._probe()
             self._producer = AIOKafkaProducer(
                 # Without idempotence one batch per partition is under way at a time, so order holds all the same, and
@@ -78,7 +80,7 @@ class Link:
             try:
                 await self._producer.start()
                 await self._admin.start()
-                await self._choose_replication()
+                await self._topics.open(self._admin)
             except BaseException:
                 await self.close()
                 raise
@@ -98,12 +100,6 @@ class Link:
                 connection.close()
                 return
 
-    async def _choose_replication(self) -> None:
-        brokers = len((await self._admin.describe_cluster())["brokers"])
-        self._replication = self._replication or min(3, brokers)
-        if self._replication < 2:
-            log.warning("kafka_durability_weak", url=self._url.shown, replication=self._replication, wanted=3)
-
     async def close(self) -> None:
         """Disconnects."""
         producer, admin = self._producer, self._admin
@@ -115,11 +111,18 @@ class Link:
 
     async def publish(self, messages: Iterable[Message]) -> None:
         """Sends messages, all at once, and waits until the server has them."""
-        messages = list(messages)
+        messages, sent = list(messages), []
         with self.errors():
             await self.ensure({message.topic for message in messages})
-            sent = [await self._send(message) for message in messages]
-            await self._confirmed(sent)
+            try:
+                for message in messages:
+                    sent.append(await self._send(message))
+                await self._confirmed(sent)
+            except BaseException:
+                self._topics.forget_all()  # one may have gone
+                for future in sent:
+                    future.add_done_callback(_nobody_asks)
+                raise
 
     async def _send(self, message: Message) -> "asyncio.Future[Any]":
         headers = [(name, value.encode()) for name, value in message.headers.items()]
@@ -137,25 +140,11 @@ class Link:
             await asyncio.wait(silent)
         failures = [failure for future in sent if (failure := future.exception()) is not None]
         if failures:
-            self._known.clear()  # a topic may have gone
             raise failures[0]
 
     async def ensure(self, topics: Iterable[str]) -> None:
         """Makes the topics that do not exist."""
-        missing = [topic for topic in topics if topic not in self._known]
-        if not missing:
-            return
-        config = {
-            "max.message.bytes": str(MAX_MESSAGE_BYTES + _ENVELOPE_BYTES),
-            "retention.ms": str(int(self._retention_s * 1000)),
-            "min.insync.replicas": str(max(1, self._replication - 1)),
-        }
-        new = [NewTopic(topic, 1, self._replication, topic_configs=config) for topic in missing]
-        response = await self._admin.create_topics(new)
-        for _, code, *_ in response.topic_errors:
-            if code not in (0, _TOPIC_EXISTS):
-                raise kafka.for_code(code)
-        self._known.update(missing)
+        await self._topics.ensure(topics)
 
     def consumer(self, group: str | None, **settings: Any) -> Any:
         """Returns a consumer that is not yet started; offsets are committed by its owner only."""
@@ -193,8 +182,8 @@ class Link:
             "request_timeout_ms": int(REQUEST_TIMEOUT_S * 1000),
             "security_protocol": ("SASL_" if is_secret else "") + ("SSL" if url.scheme == "kafkas" else "PLAINTEXT"),
         }
-        if url.scheme == "kafkas":
-            settings["ssl_context"] = create_ssl_context(cafile=url.options.get("ca"))
+        if self._trust is not None:
+            settings["ssl_context"] = self._trust
         if is_secret:
             settings["sasl_mechanism"] = url.options.get("mechanism", "SCRAM-SHA-256")
             settings["sasl_plain_username"] = url.user
@@ -217,6 +206,12 @@ def message_of(record: Any) -> Message:
     """Returns a record as a message."""
     headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     return Message(record.topic, (record.key or b"").decode(errors="replace"), record.value or b"", headers)
+
+
+def _nobody_asks(future: "asyncio.Future[Any]") -> None:
+    """Takes note of a failure that nobody waits for any more, or the loop would report it."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _text(exc: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Pulsar: ``pulsar[+ssl]://[:token@]host:port[,host:port][/tenant/namespace]``; one topic without partitions per topic.
 
-Options of the URL: ``admin`` (the HTTP interface; ``http://host:8080``), ``ca`` (file with the authority to trust),
+Options of the URL: ``admin`` (the HTTP interface; ``http://host:8080``, with TLS ``https://host:8443``), ``ca`` (file
+with the authority to trust), ``cert`` and ``key`` (the client's own certificate; it stands in for a token),
 ``retention_s`` (a week). The token's role needs ``produce`` and ``consume`` on the namespace, and the topic operations
 of the admin interface.
 
@@ -9,7 +10,8 @@ of the admin interface.
 - What nobody trims is kept for ``retention_s``, and of topics with groups or listeners for ten minutes, beside what the
   groups have yet to acknowledge; whoever uses a topic sees to that once a minute.
 - A rejected message comes back a tenth of a second late: the client collects rejections.
-- Deleting a topic that others still publish to makes it anew without a keeper, until they open it again.
+- A topic that is deleted while others publish to it is made anew by their next message, and its keeper with it.
+- The server counts rejections in its memory: after its restart a message has five of them again.
 - ``publish`` returns when the bookies have the message; for a loss of power they need ``journalSyncData=true``, their
   default. A server needs ``managedLedgerNewEntriesCheckDelayInMillis=0`` or every hop takes 10 ms.
 """
@@ -28,11 +30,12 @@ from brokers.pulsar_link import MAX_MESSAGE_BYTES, Link
 from brokers.pulsar_readers import Readers, parse_position, position_of
 from brokers.pulsar_subscriptions import Listener, Member
 from brokers.reconnect import Backoff
+from brokers.tls import TLS_OPTIONS
 from brokers.urls import BrokerUrl, parse_url
 
 T = TypeVar("T")
 
-OPTIONS: Final = ("admin", "ca", "retention_s")
+OPTIONS: Final = (*TLS_OPTIONS, "admin", "retention_s")
 
 
 class PulsarBroker(Broker):
@@ -153,4 +156,6 @@ def from_url(url: str) -> PulsarBroker:
     parts = parse_url(url, 6650, OPTIONS)
     if parts.path and parts.path.count("/") != 1:
         raise ValueError(f"path {parts.path!r} must be tenant/namespace")
+    if parts.user and not parts.password:
+        raise ValueError("a token stands behind a colon: pulsar://:TOKEN@host")
     return PulsarBroker(parts)

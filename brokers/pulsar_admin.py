@@ -26,7 +26,7 @@ Place = tuple[int, int]
 class Admin:
     """The few calls that this backend needs."""
 
-    def __init__(self, url: str, namespace: str, token: str, trust: ssl.SSLContext | None) -> None:
+    def __init__(self, url: str, namespace: str, token: str, trust: ssl.SSLContext) -> None:
         self._url = url.rstrip("/")
         self._namespace = namespace
         self._token = token
@@ -39,7 +39,7 @@ class Admin:
             headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
             # Not in total: a thousand new topics wait for a free connection.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT_S, sock_read=_TIMEOUT_S),
-            connector=aiohttp.TCPConnector(limit=16, ssl=self._trust if self._trust is not None else True),
+            connector=aiohttp.TCPConnector(limit=16, ssl=self._trust),
         )
         # Any answer but 401 will do: what a role may see of a namespace differs.
         await self._ask("GET", f"namespaces/{self._namespace}/permissions", accept=(403, 404))

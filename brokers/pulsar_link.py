@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from brokers.calls import end_task
 from brokers.errors import BrokerError, BrokerRefusedError, BrokerUnavailableError
 from brokers.pulsar_admin import Admin
 from brokers.reconnect import Lifeline
+from brokers.tls import tls_context, untrusted_is_refused
 from brokers.urls import BrokerUrl
 
 log = structlog.get_logger(__name__)
@@ -32,6 +32,9 @@ _WINDOW: Final = 500
 _UPKEEP_S: Final = 60.0
 _STOP_S: Final = 10.0
 
+#: Instead of a topic's ledger: the next message makes sure of its keeper.
+_NO_LEDGER: Final = -1
+
 _REFUSALS: Final = {pulsar.Result.AuthenticationError, pulsar.Result.AuthorizationError}
 
 
@@ -43,11 +46,13 @@ class Link:
         self.namespace = url.path or "public/default"
         self._retention_s = url.seconds("retention_s", 7 * 86400.0)
         self._url = url
-        self._trust = _trust(url)
-        host = url.hosts[0].rpartition(":")[0]
-        self.admin = Admin(url.options.get("admin", f"http://{host}:8080"), self.namespace, url.password, self._trust)
+        self._is_tls = url.scheme == "pulsar+ssl"
+        self._trust = tls_context(url)
+        self.admin = Admin(_admin_url(url), self.namespace, url.password, self._trust)
         self._client: Any = None
         self._producers: dict[str, asyncio.Future[Any]] = {}
+        #: Topic -> the ledger that its server writes to, as far as this producer saw.
+        self._ledgers: dict[str, int] = {}
         #: Topic -> how long it keeps what nobody trims, in seconds.
         self._kept_s: dict[str, float] = {}
         self._upkeep: asyncio.Task[None] | None = None
@@ -55,29 +60,35 @@ class Link:
     async def open(self) -> None:
         """Connects; the client itself would only say that time is up."""
         try:
-            with self.errors():
+            with untrusted_is_refused(self._url), self.errors():
                 await self._probe()
                 await self.admin.open()
         except BaseException:
             await self.admin.close()
             raise
-        secret = {"authentication": pulsar.AuthenticationToken(self._url.password)} if self._url.password else {}
         self._client = driver.Client(
             f"{self._url.scheme}://{','.join(self._url.hosts)}",
             operation_timeout_seconds=OPERATION_TIMEOUT_S,
+            authentication=self._authentication(),
             tls_trust_certs_file_path=self._url.options.get("ca"),
-            tls_validate_hostname=self._url.scheme == "pulsar+ssl",
+            tls_validate_hostname=self._is_tls,
             # It knows standard output and files; the lifeline reports what matters.
             logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull),
-            **secret,
         )
         self._upkeep = asyncio.create_task(self._keep())
 
+    def _authentication(self) -> Any:
+        cert = self._url.options.get("cert")
+        if self._url.password:
+            return pulsar.AuthenticationToken(self._url.password)
+        return pulsar.AuthenticationTLS(cert, self._url.options.get("key", cert)) if cert else None
+
     async def _probe(self) -> None:
+        trust = self._trust if self._is_tls else None
         for number, place in enumerate(self._url.hosts, 1):
             host, _, port = place.rpartition(":")
             try:
-                connection = asyncio.open_connection(host.strip("[]"), int(port), ssl=self._trust)
+                connection = asyncio.open_connection(host.strip("[]"), int(port), ssl=trust)
                 _, writer = await asyncio.wait_for(connection, OPERATION_TIMEOUT_S)
             except OSError:
                 if number == len(self._url.hosts):
@@ -100,11 +111,26 @@ class Link:
         with self.errors():
             topics = list({message.topic: None for message in messages})
             producers = dict(zip(topics, await asyncio.gather(*map(self._producer, topics)), strict=True))
-            for start in range(0, len(messages), _WINDOW):
-                window = messages[start : start + _WINDOW]
-                await self._confirmed([asyncio.ensure_future(_send(producers[item.topic], item)) for item in window])
+            try:
+                for start in range(0, len(messages), _WINDOW):
+                    await self._send_some(messages[start : start + _WINDOW], producers)
+            except driver.PulsarException as exc:
+                if exc.error() != pulsar.Result.Timeout:  # a producer that lost its topic is of no more use
+                    await asyncio.gather(*map(self._renew_producer, topics))
+                raise
 
-    async def _confirmed(self, sent: "list[asyncio.Future[Any]]") -> None:
+    async def _send_some(self, messages: Sequence[Message], producers: dict[str, Any]) -> None:
+        sent = [asyncio.ensure_future(_send(producers[message.topic], message)) for message in messages]
+        await self._confirmed(sent)
+        # A topic that was deleted underneath is made anew by the server, without its keeper: such a topic begins a
+        # ledger, as every topic does now and then. It still holds these messages, so the keeper comes in time.
+        for message, future in zip(messages, sent, strict=True):
+            ledger = future.result().ledger_id()
+            if self._ledgers.setdefault(message.topic, ledger) != ledger:
+                await self.admin.make_keeper(message.topic)
+                self._ledgers[message.topic] = ledger
+
+    async def _confirmed(self, sent: "Sequence[asyncio.Future[Any]]") -> None:
         _, silent = await asyncio.wait(sent, timeout=SILENCE_S)
         if silent:
             self.lifeline.lost(f"no answer to {len(silent)} messages for {SILENCE_S} s")
@@ -140,8 +166,16 @@ class Link:
     async def forget(self, topic: str) -> None:
         """Lets go of what belongs to a topic that is deleted now."""
         self._kept_s.pop(topic, None)
+        self._ledgers.pop(topic, None)
+        await self._drop_producer(topic)
+
+    async def _renew_producer(self, topic: str) -> None:
+        self._ledgers[topic] = _NO_LEDGER
+        await self._drop_producer(topic)
+
+    async def _drop_producer(self, topic: str) -> None:
         producer = self._producers.pop(topic, None)
-        if producer is not None and producer.done() and producer.exception() is None:
+        if producer is not None and producer.done() and not producer.cancelled() and producer.exception() is None:
             await good_bye(producer.result().close())
 
     @property
@@ -219,8 +253,10 @@ async def _shut_down(client: Any) -> None:
         await asyncio.to_thread(client._client.shutdown)  # the asynchronous class has no such method
 
 
-async def _send(producer: Any, message: Message) -> None:
-    await producer.send(message.body, properties=dict(message.headers) or None, partition_key=message.key or None)
+async def _send(producer: Any, message: Message) -> Any:
+    return await producer.send(
+        message.body, properties=dict(message.headers) or None, partition_key=message.key or None
+    )
 
 
 async def good_bye(stop: Awaitable[None]) -> None:
@@ -234,7 +270,9 @@ def message_of(topic: str, received: Any) -> Message:
     return Message(topic, received.partition_key(), received.data(), dict(received.properties()))
 
 
-def _trust(url: BrokerUrl) -> ssl.SSLContext | None:
-    if url.scheme != "pulsar+ssl":
-        return None
-    return ssl.create_default_context(cafile=url.options.get("ca"))
+def _admin_url(url: BrokerUrl) -> str:
+    host = url.hosts[0].rpartition(":")[0]
+    found = url.options.get("admin", f"https://{host}:8443" if url.scheme == "pulsar+ssl" else f"http://{host}:8080")
+    if not found.startswith(("http://", "https://")) or "@" in found:
+        raise ValueError("option admin must be http://host:port or https://host:port, without credentials")
+    return found

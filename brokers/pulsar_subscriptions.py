@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import pulsar
+import structlog
 
 from brokers.base import DEAD_SUFFIX, MAX_REJECTIONS, REASON_HEADER, Delivery, Edge, Subscription
 from brokers.pulling import PullingSubscription
 from brokers.pulsar_link import Link, Pump, good_bye, message_of
 from brokers.pulsar_readers import Readers, place_of, position_of
+
+log = structlog.get_logger(__name__)
 
 #: Messages that a member fetches ahead of what was asked for: what it holds, others do not get.
 _AHEAD: Final = 16
@@ -142,7 +145,13 @@ class Member(_Pumping):
         del self._timers[key]
         returning = asyncio.ensure_future(token.consumer.negative_acknowledge(token.received))
         self._returns.add(returning)
-        returning.add_done_callback(self._returns.discard)
+        returning.add_done_callback(self._returned)
+
+    def _returned(self, returning: "asyncio.Future[None]") -> None:
+        self._returns.discard(returning)
+        if not returning.cancelled() and (failure := returning.exception()) is not None:
+            # The consumer is lost: the server hands out again all that it held.
+            log.info("pulsar_rejection_not_counted", group=self._group, reason=str(failure))
 
     def _let_go(self, delivery: Delivery) -> None:
         key = (delivery.message.topic, delivery.message_id)

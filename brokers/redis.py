@@ -1,7 +1,8 @@
 """Redis and Valkey, from 6.2 on: ``redis[s]://[user:password@]host[:port][/db]``; one stream per topic.
 
-Options of the URL: ``ca`` (file with the authority to trust), ``prefix`` (of every key, for users with limited grants),
-``claim_after_s`` (30: a consumer that is silent so long counts as dead), ``retention_s`` (a week).
+Options of the URL: ``ca`` (file with the authority to trust), ``cert`` and ``key`` (the client's own certificate),
+``prefix`` (of every key, for users with limited grants), ``claim_after_s`` (30: a consumer that is silent so long
+counts as dead), ``retention_s`` (a week).
 
 - A position is the id of a stream entry. Trimming keeps the entry that a position names, so a position whose entry is
   gone lies before the beginning of the log.
@@ -12,10 +13,12 @@ Options of the URL: ``ca`` (file with the authority to trust), ``prefix`` (of ev
   loss of power, where ``everysec`` may lose the last second. ``maxmemory-policy`` must be ``noeviction``. What the
   server says about these is logged when a broker opens.
 
+What the server refuses for a while (a full disk or memory, too few replicas) counts as a loss and is waited out.
 Clusters are not supported: the topics of one subscription may lie on different nodes.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +30,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from brokers.appetite import Appetite
 from brokers.base import Broker, Capabilities, Durability, Edge, Entry, Message, Position, Subscription
 from brokers.calls import Calls
 from brokers.errors import (
@@ -37,6 +41,7 @@ from brokers.errors import (
 )
 from brokers.headers import decode_headers, encode_headers
 from brokers.reconnect import Backoff, Lifeline
+from brokers.tls import TLS_OPTIONS, tls_context, untrusted_is_refused
 from brokers.urls import BrokerUrl, parse_url
 
 log = structlog.get_logger(__name__)
@@ -44,7 +49,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-OPTIONS: Final = ("ca", "claim_after_s", "prefix", "retention_s")
+OPTIONS: Final = (*TLS_OPTIONS, "claim_after_s", "prefix", "retention_s")
 #: Longest single blocking command, in seconds; well below the socket's time limit, which finds dead connections.
 SLICE_S: Final = 5.0
 SOCKET_TIMEOUT_S: Final = 15.0
@@ -62,6 +67,8 @@ _LOSSES: Final = (
     exceptions.MasterDownError,
     OSError,
 )
+#: Codes of refusals that pass: the disk or the scripts of the server, its replicas, its start.
+_PASSING: Final = re.compile(r"\b(MISCONF|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|BUSY)\b")
 
 
 class Link:
@@ -72,14 +79,18 @@ class Link:
         self.claim_after_s = url.seconds("claim_after_s", 30.0)
         self.retention_s = url.seconds("retention_s", 7 * 86400.0)
         self.lifeline = Lifeline(url.shown)
-        self._url = url
+        self.url = url
         #: The driver annotates its answers with the union of all protocols and modes, which says nothing here.
         self.client: Any = self._connect()
 
     def _connect(self) -> "driver.Redis":
-        url = self._url
+        url = self.url
         host, _, port = url.hosts[0].rpartition(":")
-        tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": url.options.get("ca")} if url.scheme == "rediss" else {}
+        tls: dict[str, Any] = {}
+        if url.scheme == "rediss":
+            tls_context(url)  # the driver reads the files too, but only when it connects
+            ca, cert, key = (url.options.get(option) for option in TLS_OPTIONS)
+            tls = {"ssl": True, "ssl_ca_certs": ca, "ssl_certfile": cert, "ssl_keyfile": key or cert}
         return driver.Redis(
             host=host.strip("[]"),
             port=int(port),
@@ -104,11 +115,21 @@ class Link:
         try:
             yield
         except _REFUSALS as exc:
-            raise BrokerRefusedError(self.lifeline.url, str(exc)) from exc
+            raise BrokerRefusedError(self.lifeline.url, _words(exc)) from exc
         except _LOSSES as exc:
-            self.lifeline.lost(str(exc))
-            raise BrokerUnavailableError(self.lifeline.url, str(exc)) from exc
+            self.lifeline.lost(_words(exc))
+            raise BrokerUnavailableError(self.lifeline.url, _words(exc)) from exc
+        except exceptions.ResponseError as exc:
+            text = _words(exc)
+            if not _PASSING.search(text):
+                raise BrokerRefusedError(self.lifeline.url, text) from exc
+            self.lifeline.lost(text)
+            raise BrokerUnavailableError(self.lifeline.url, text) from exc
         self.lifeline.found()
+
+    def oldest(self) -> int:
+        """Returns the first id that is still to be kept where nobody trims."""
+        return int((time.time() - self.retention_s) * 1000)
 
 
 def encode(message: Message) -> dict[Any, Any]:
@@ -136,10 +157,11 @@ class RedisBroker(Broker):
         self._subscriptions: set[Subscription] = set()
         #: Topic -> the position returned last: reading on from there needs no look at what was trimmed.
         self._read_up_to: dict[str, Position | Edge] = {}
+        self._appetite = Appetite()
 
     async def open(self) -> None:
         """Connects, and logs what the server's settings mean for durability."""
-        with self._link.errors():
+        with untrusted_is_refused(self._link.url), self._link.errors():
             await self._link.client.ping()
         self._calls.open()
         await self._check_durability()
@@ -161,7 +183,7 @@ class RedisBroker(Broker):
             await self._call(lambda: self._add(messages))
 
     async def _add(self, messages: Sequence[Message]) -> None:
-        oldest = int((time.time() - self._link.retention_s) * 1000)
+        oldest = self._link.oldest()
         pipeline = self._link.client.pipeline(transaction=False)
         for message in messages:
             pipeline.xadd(self._link.key(message.topic), encode(message), minid=oldest, approximate=True)
@@ -203,10 +225,11 @@ class RedisBroker(Broker):
 
     async def _read_once(self, topic: str, place: bytes, max_count: int, wait_s: float) -> list[Entry]:
         block = max(1, int(min(wait_s, SLICE_S) * 1000)) if wait_s > 0 else None
-        key = self._link.key(topic)
-        found = await self._call(lambda: self._link.client.xread({key: place}, count=max_count, block=block))
+        key, count = self._link.key(topic), self._appetite.count(max_count)
+        found = await self._call(lambda: self._link.client.xread({key: place}, count=count, block=block))
         entries = [Entry(Position(entry), decode(topic, fields)) for _, items in found for entry, fields in items]
         if entries:
+            self._appetite.taste([entry.message for entry in entries])
             self._read_up_to[topic] = entries[-1].position
         return entries
 
@@ -288,6 +311,11 @@ class RedisBroker(Broker):
             log.warning("redis_durability_weak", url=self._link.lifeline.url, settings=weak)
 
 
+def _words(exc: BaseException) -> str:
+    """Returns what the server said. Of a pipeline the driver names the command as well, with a piece of the message."""
+    return str(exc).rpartition("caused error: ")[2].strip("(),'")
+
+
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
@@ -300,4 +328,7 @@ def _database(path: str) -> int:
 
 def from_url(url: str) -> RedisBroker:
     """Returns a broker for ``redis://`` or ``rediss://``."""
-    return RedisBroker(parse_url(url, 6379, OPTIONS))
+    parts = parse_url(url, 6379, OPTIONS)
+    if len(parts.hosts) > 1:
+        raise ValueError("it names several hosts; clusters and sentinels of Redis are not supported")
+    return RedisBroker(parts)

@@ -19,6 +19,7 @@ from typing import Any, Final
 import structlog
 from redis import exceptions
 
+from brokers.appetite import Appetite
 from brokers.base import DEAD_SUFFIX, REASON_HEADER, Delivery, Subscription
 from brokers.calls import end_task
 from brokers.errors import BrokerError, BrokerUnavailableError
@@ -62,6 +63,7 @@ class Member(HoldingSubscription):
         self._next_claim_at = 0.0
         self._cursors: dict[str, bytes] = {}
         self._keeper: asyncio.Task[None] | None = None
+        self._appetite = Appetite()
 
     async def start(self) -> None:
         """Makes the group where there is none."""
@@ -78,6 +80,7 @@ class Member(HoldingSubscription):
 
     async def _pull(self, max_count: int) -> list[Delivery]:
         now = asyncio.get_running_loop().time()
+        max_count = self._appetite.count(max_count)
         with self._link.errors():
             try:
                 if now >= self._next_claim_at:
@@ -85,14 +88,19 @@ class Member(HoldingSubscription):
                     claimed = [item for topic in self._topics.values() for item in await self._claim(topic, max_count)]
                     if claimed:
                         self._next_claim_at = now
-                        return claimed
-                return await self._read_new(max_count, self._next_claim_at - now)
+                        return self._tasted(claimed)
+                return self._tasted(await self._read_new(max_count, self._next_claim_at - now))
             except exceptions.ResponseError as exc:
                 if not str(exc).startswith(("NOGROUP", "UNBLOCKED")):
                     raise
                 for topic in self._topics.values():  # a topic was deleted underneath
                     await self._make_group(topic)
                 return []
+
+    def _tasted(self, deliveries: list[Delivery]) -> list[Delivery]:
+        if deliveries:
+            self._appetite.taste([delivery.message for delivery in deliveries])
+        return deliveries
 
     async def _read_new(self, max_count: int, wait_s: float) -> list[Delivery]:
         streams: dict[Any, Any] = dict.fromkeys(self._topics, ">")
@@ -141,7 +149,7 @@ class Member(HoldingSubscription):
                 continue
             headers = {**delivery.message.headers, REASON_HEADER: reason}
             dead = delivery.message._replace(topic=token.topic + DEAD_SUFFIX, headers=headers)
-            pipeline.xadd(self._link.key(dead.topic), encode(dead))
+            pipeline.xadd(self._link.key(dead.topic), encode(dead), minid=self._link.oldest(), approximate=True)
             pipeline.xack(self._link.key(token.topic), self._group, token.entry)
             pipeline.hdel(self._counts(token.topic), token.entry.decode())
         with self._link.errors():
@@ -198,18 +206,20 @@ class Member(HoldingSubscription):
     async def _keep(self) -> None:
         while not self._closed.is_set():
             await asyncio.sleep(self._link.claim_after_s / 3)
-            try:
-                with self._link.errors():
-                    for topic in self._topics.values():
-                        await self._renew(topic)
-                        await drop_acknowledged(self._link, topic)
-                        await self._link.client.eval(
-                            _FORGET, 1, self._link.key(topic), self._group, str(_FORGOTTEN_AFTER_MS)
-                        )
-            except BrokerUnavailableError:
-                continue
-            except (exceptions.ResponseError, BrokerError) as exc:
-                log.warning("redis_upkeep_failed", group=self._group, reason=str(exc))
+            for topic in self._topics.values():
+                try:
+                    with self._link.errors():
+                        await self._look_after(topic)
+                except BrokerUnavailableError:
+                    break
+                except BrokerError as exc:
+                    log.warning("redis_upkeep_failed", topic=topic, group=self._group, reason=str(exc))
+
+    async def _look_after(self, topic: str) -> None:
+        await self._renew(topic)
+        await drop_acknowledged(self._link, topic)
+        if await self._link.client.exists(self._link.key(topic)):
+            await self._link.client.eval(_FORGET, 1, self._link.key(topic), self._group, str(_FORGOTTEN_AFTER_MS))
 
     async def _renew(self, topic: str) -> None:
         # What is fetched while the server answers is not in its answer, and not in this.
@@ -238,6 +248,7 @@ class Listener(PullingSubscription):
         self._places: dict[Any, Any] = {}
         self._left = left
         self._next_drop_at = 0.0
+        self._appetite = Appetite()
 
     async def start(self) -> None:
         """Fixes the place from which on it listens."""
@@ -252,11 +263,14 @@ class Listener(PullingSubscription):
     async def _pull(self, max_count: int) -> list[Delivery]:
         with self._link.errors():
             await self._drop_old()
-            found = await self._link.client.xread(self._places, count=max_count, block=int(SLICE_S * 1000))
+            count = self._appetite.count(max_count)
+            found = await self._link.client.xread(self._places, count=count, block=int(SLICE_S * 1000))
         deliveries: list[Delivery] = []
         for key, items in found:
             self._places[key] = items[-1][0]
             deliveries += [Delivery(decode(self._topics[key], fields), entry.decode()) for entry, fields in items]
+        if deliveries:
+            self._appetite.taste([delivery.message for delivery in deliveries])
         return deliveries
 
     async def _drop_old(self) -> None:
