@@ -11,6 +11,7 @@ from formicary.states.graph import Plan
 from formicary.states.index import BLOCKED, DELAYED, HELD, OFFERED, EdgeIndex
 from formicary.states.job import RESTART_JOB
 from formicary.states.restart import forget_attempt
+from formicary.states.retry import longest_delay
 
 #: Which reason to stop replaces which: a higher one a lower one. A task's failure is 0.
 _WEIGHTS: dict[str, int] = {RESTART_JOB: 1, ErrorCode.JOB_TIMEOUT: 2, ErrorCode.FATAL: 3}
@@ -249,6 +250,9 @@ class Flow:
     def _offer_again(self, cell: TaskCell) -> None:
         """Offers a task of the past, after the rest of the delay that it waits for."""
         if cell.not_before is not None and cell.not_before > self._at:
-            self._wake_after(cell, (cell.not_before - self._at).total_seconds())
+            # By the clock of another queen, perhaps: one that was ahead must not make the delay longer than it is.
+            policies = (self.plan.tasks[cell.no].retry, self.plan.definition.retry)
+            longest_s = max(longest_delay(policy) for policy in policies)
+            self._wake_after(cell, min((cell.not_before - self._at).total_seconds(), longest_s))
         else:
             self._offer(cell, self._opening_delay_s)

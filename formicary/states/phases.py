@@ -1,5 +1,6 @@
 """The second layer of ``JobRun``: the phases of a job attempt, its end, and the next one."""
 
+from datetime import datetime
 from typing import NamedTuple
 
 from formicary.model.states import TERMINAL_TASK_STATES, ErrorCode, JobState, TaskState
@@ -42,15 +43,19 @@ class Phases(Flow):
         job = self.job
         counted_s = job.elapsed_s
         if job.counting_since is not None:
-            counted_s += (self._at - job.counting_since).total_seconds()
+            counted_s += self._seconds_since(job.counting_since)
         rest_s = max(self.plan.definition.timeout_s - counted_s, 0.0)
         self._out.append(WatchTimeout(job.attempt, rest_s))
 
     def _stop_counting(self) -> None:
         job = self.job
         if job.counting_since is not None:
-            job.elapsed_s += (self._at - job.counting_since).total_seconds()
+            job.elapsed_s += self._seconds_since(job.counting_since)
             job.counting_since = None
+
+    def _seconds_since(self, at: datetime) -> float:
+        """Returns the seconds since a time that another queen's clock, maybe ahead of this one, may have stamped."""
+        return max((self._at - at).total_seconds(), 0.0)
 
     def _advance(self) -> None:
         """Goes to the next phase if the present one is over."""

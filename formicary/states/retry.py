@@ -18,6 +18,11 @@ def delay_before(policy: RetryPolicy, tries_made: int, rng: random.Random) -> fl
     return _backoff(policy.backoff, tries_made, rng)
 
 
+def longest_delay(policy: RetryPolicy) -> float:
+    """Returns the most seconds that the policy ever waits."""
+    return policy.delay_s if policy.backoff is None else policy.backoff.max_s
+
+
 def _backoff(policy: BackoffPolicy, tries_made: int, rng: random.Random) -> float:
     try:
         delay_s = min(policy.min_s * policy.factor**tries_made, policy.max_s)

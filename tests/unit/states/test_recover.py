@@ -31,6 +31,15 @@ def test_a_delay_that_is_over_makes_runnable_at_once() -> None:
     assert MakeRunnable(0) in drill.crash()
 
 
+def test_a_clock_that_was_ahead_makes_neither_a_delay_nor_a_timeout_longer() -> None:
+    drill = begun(task("a", retry=RetryPolicy(limit=1, delay_s=50)), task("b"), timeout_s=100)
+    drill.end("a", 1)
+    drill.wait(-1000)
+    commands = drill.crash()
+    assert WakeAfter(0, 1, 1, 50) in commands
+    assert WatchTimeout(1, 100) in commands
+
+
 def test_attempts_that_shall_stop_are_asked_again() -> None:
     drill = begun(task("a"), task("z", always_run=True))
     drill.dispatch("a")
