@@ -164,6 +164,7 @@ class Ant(Service):
 
     async def _open(self) -> None:
         await self._wardship.start()
+        self.registration.former = self._wardship.former
         await asyncio.to_thread(self._folders.open)
         await self._check_executors()
         self._wardship.begin(self.registration.incarnation)

@@ -31,6 +31,8 @@ class Registration:
         self._methods: tuple[str, ...] = ()
         self._in_process: tuple[str, ...] = ()
         self._identity = identity or Identity()
+        #: Lives of former ants of this id, which are over: queens that missed their end learn of it.
+        self.former: tuple[Incarnation, ...] = ()
         self.incarnation: Incarnation = self._identity.new_incarnation(config.id)
 
     @property
@@ -68,6 +70,7 @@ class Registration:
             prefetch=self.prefetch,
             process=self._identity.process,
             sent_at=self._clock.now(),
+            former=self.former,
         )
         await self._bus.publish([Outgoing(topics.ANTS, config.id, event)])
 

@@ -3,13 +3,14 @@
 ``python -m formicary.ant.warden FD`` speaks lines of tab-separated words over the inherited socket ``FD``.
 From the ant: ``config lock_path ant_pid ant_id lease_s broker_url sys_path`` (once, first) · ``life incarnation`` ·
 ``lease incarnation shard expires_at`` · ``register n pid incarnation shard job task attempt`` · ``forget pid`` ·
-``end n incarnation`` · ``sync n`` · ``over incarnation`` · ``bye``. To the ant: ``ready`` · ``held holder`` ·
+``end n incarnation`` · ``sync n`` · ``over incarnation`` · ``bye``. To the ant: ``ready [life …]`` · ``held holder`` ·
 ``yes n`` · ``no n`` · ``lapsed incarnation``.
 
 Rules:
 
 - It holds an advisory lock on ``lock_path`` for as long as it or any of that work lives; the file says whose it is, so
-  that the next warden also finds what outlived a warden that was killed too.
+  that the next warden also finds what outlived a warden that was killed too. ``ready`` names those former lives: the
+  ant says in its registration that they are over, since nobody may have heard, or published, their obituary.
 - The ant's death (end of the socket, or of its process) or a lapsed lease: every registered process group gets SIGKILL,
   then whatever has ``FORMICARY_ANT=<incarnation>`` in its environment, until nothing is left.
 - After a lapse the ant must say ``over`` within ``PATIENCE_S`` (what runs in its own process is over), or is killed
@@ -32,6 +33,8 @@ import time
 PATIENCE_S = 2.0
 _POLL_S = 0.02
 _MAX_POLL_S = 0.2
+#: Former lives that the lock file remembers; owners have long noticed the end of older ones.
+_FORMER_KEPT = 8
 
 
 class Guarded:
@@ -55,6 +58,7 @@ class Warden:
         self._input = b""
         self._guarded: dict[int, Guarded] = {}
         self._lives: list[str] = []
+        self._former: list[str] = []
         self._leases: dict[int, float] = {}
         self._lapsed: dict[str, float] = {}
         self._obituaries: list[tuple[str, list[Guarded]]] = []
@@ -71,7 +75,7 @@ class Warden:
         """Does the warden's work and returns when there is none any more."""
         if not self._configure() or not self._acquire():
             return
-        self._say("ready")
+        self._say("ready", *self._former)
         self._watch()
         self._end_all()
         if not self._is_told_bye and self._broker_url:
@@ -207,8 +211,8 @@ class Warden:
                     return False
                 time.sleep(_POLL_S)
                 continue
-            former = self._read_lock_file()
-            kill_all([], former[2:])
+            self._former = self._read_lock_file()[2:][-_FORMER_KEPT:]
+            kill_all([], self._former)
             self._write_lock_file()
             return True
 
@@ -217,7 +221,7 @@ class Warden:
         return words if len(words) >= 2 else []
 
     def _write_lock_file(self) -> None:
-        words = [str(self._ant_pid), start_time(self._ant_pid), *self._lives]
+        words = [str(self._ant_pid), start_time(self._ant_pid), *self._former, *self._lives]
         data = " ".join(words).encode()
         os.pwrite(self._lock, data, 0)
         os.ftruncate(self._lock, len(data))

@@ -45,6 +45,8 @@ class Wardship:
         self._answers: dict[int, asyncio.Future[bool]] = {}
         self._count = 0
         self._is_closing = False
+        #: Lives of former ants of this id, of which nothing lives any more.
+        self.former: tuple[Incarnation, ...] = ()
         #: Set when the warden is gone and was not asked to go.
         self.is_lost = asyncio.Event()
 
@@ -139,7 +141,8 @@ class Wardship:
 
     def _hear(self, words: list[str]) -> None:
         match words:
-            case ["ready"] if self._ready is not None and not self._ready.done():
+            case ["ready", *lives] if self._ready is not None and not self._ready.done():
+                self.former = tuple(Incarnation(life) for life in lives)
                 self._ready.set_result(None)
             case ["held", holder] if self._ready is not None and not self._ready.done():
                 self._ready.set_exception(AntIdHeldError(self._config.id, holder))

@@ -18,7 +18,10 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
 
 
 class AntRegistered(Event, frozen=True, kw_only=True, array_like=True, tag="AntRegistered"):
-    """Ant -> queens: a new incarnation serves; its inbox position was fixed before."""
+    """Ant -> queens: a new incarnation serves; its inbox position was fixed before.
+
+    ``former`` are incarnations of ants that died under this id before: nothing of them lives, as its warden made sure.
+    """
 
     ant_id: AntId
     incarnation: Incarnation
@@ -32,6 +35,7 @@ class AntRegistered(Event, frozen=True, kw_only=True, array_like=True, tag="AntR
     prefetch: int
     process: str
     sent_at: datetime
+    former: tuple[Incarnation, ...] = ()
 
 
 class AntHeartbeat(Event, frozen=True, kw_only=True, array_like=True, tag="AntHeartbeat"):

@@ -115,9 +115,7 @@ class AntDesk:
             case AntHeartbeat():
                 return self._heard(event)
             case AntLeft():
-                counts = self._registry.was_heard_since(event.incarnation, self.listening_since())
-                self._registry.lose(event.incarnation, counts=counts)
-                log.info("ant_left", incarnation=event.incarnation)
+                self._lose(event.incarnation)
                 return True
             case LeasesReleased():
                 if event.queen_id != self._queen_id:
@@ -126,10 +124,18 @@ class AntDesk:
             case _:
                 return False
 
+    def _lose(self, incarnation: Incarnation) -> None:
+        if not self._registry.is_lost(incarnation):
+            counts = self._registry.was_heard_since(incarnation, self.listening_since())
+            self._registry.lose(incarnation, counts=counts)
+            log.info("ant_left", incarnation=incarnation)
+
     def _registered(self, event: AntRegistered) -> bool:
+        for former in event.former:
+            self._lose(former)
         holder = self._registry.holder_of(event)
         if holder is not None:
-            self._refused[event.incarnation] = f"{event.ant_id} is held by {holder.registration.process}"
+            self._refused[event.incarnation] = holder.registration.process
             return True
         if self._registry.register(event, self._clock.boottime()) is None:
             return self._registry.is_lost(event.incarnation)

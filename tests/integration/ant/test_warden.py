@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from formicary.ant.config import AntConfig
 from formicary.ant.warden import stat_fields
+from formicary.ant.wardship import Wardship
+from formicary.ids import AntId, Incarnation
 
 _LONE_ANT = Path(__file__).with_name("lone_ant.py")
 Process = asyncio.subprocess.Process
@@ -77,6 +80,19 @@ async def test_work_that_outlived_ant_and_warden_is_ended_by_the_next_warden(sta
     successor = await start("true")
     assert await _line(successor) == "ready"
     assert not any(_lives(pid) for pid in pids)
+
+
+async def test_an_ant_learns_which_lives_of_its_id_are_over(tmp_path: Path) -> None:
+    config = AntConfig(id=AntId("ant-1"), home=tmp_path)
+    lives: list[tuple[Incarnation, ...]] = []
+    for number in range(10):
+        wardship = Wardship(config, on_lapse=lambda _: None)
+        await wardship.start()
+        wardship.begin(Incarnation(f"ant-1@{number}"))
+        lives.append(wardship.former)
+        await wardship.close()
+    assert lives[:3] == [(), ("ant-1@0",), ("ant-1@0", "ant-1@1")]
+    assert lives[-1] == tuple(f"ant-1@{number}" for number in range(1, 9))
 
 
 async def test_a_second_ant_of_a_live_id_is_refused_and_told_who_holds_it(start: Start) -> None:
