@@ -1,5 +1,6 @@
 """Queens and ants as processes of the real command line, to be killed, stopped and started again."""
 
+import http.client
 import json
 import os
 import signal
@@ -9,14 +10,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 #: What may take long on a machine that does other things too, in seconds.
 PATIENCE_S = 60.0
 
-Problem = (urllib.error.URLError, ConnectionError, TimeoutError, OSError)
+#: A process that was killed while it was stopped ends within this time, in seconds.
+SETTLE_S = 0.2
+#: What asking a queen that is away, or goes away, may raise.
+Problem = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, OSError)
 
 
 class Node:
@@ -57,6 +62,20 @@ class Node:
         assert self.process is not None
         self.process.wait()
 
+    def kill_with_warden(self) -> None:
+        """Ends an ant and its warden with SIGKILL, the warden first: it would act on the ant's death."""
+        warden = self.warden_pid()
+        if warden is not None:
+            os.kill(warden, signal.SIGKILL)
+        self.kill()
+
+    def has_been_killed(self) -> bool:
+        """Says whether it ended by SIGKILL, waiting a moment for a pending end to show."""
+        assert self.process is not None
+        with suppress(subprocess.TimeoutExpired):
+            return self.process.wait(SETTLE_S) == -signal.SIGKILL
+        return False
+
     def stop(self) -> int:
         """Ends it with SIGTERM; returns its exit code."""
         self.send(signal.SIGCONT)
@@ -73,6 +92,16 @@ class Node:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         found = [json.loads(line) for line in lines if line.startswith("{")]
         return [item for item in found if item.get("event") == name]
+
+    def tail(self) -> str:
+        """Returns the end of its log."""
+        return "\n".join(self.log.read_text().splitlines()[-15:]) if self.log.exists() else ""
+
+    def surprise(self) -> str:
+        """Returns the traceback in its log, if there is one."""
+        text = self.log.read_text()
+        begin = text.find("Traceback")
+        return text[begin : begin + 4000] if begin >= 0 else ""
 
     def warden_pid(self) -> int | None:
         """Returns the process id of an ant's warden."""
@@ -143,7 +172,7 @@ class Colony:
         return self.queens[name]
 
     def add_ant(self, name: str) -> Node:
-        arguments = ["ant", "--id", name, "--slots", str(self.slots)]
+        arguments = ["ant", "--id", name, "--slots", str(self.slots), "--python-path", str(Path(__file__).parent)]
         self.ants[name] = Node(name, self._folder, arguments, self._home(name))
         return self.ants[name]
 
@@ -186,22 +215,36 @@ class Colony:
             time.sleep(0.02)
         return time.monotonic() - began
 
+    def failures(self) -> list[str]:
+        """Returns what no process may do, whatever happens around it: end by itself, or be surprised by an error."""
+        dead = [f"{node.name} is dead:\n{node.tail()}" for node in self.nodes.values() if not node.is_alive]
+        surprised = [f"{node.name}: {text}" for node in self.nodes.values() if (text := node.surprise())]
+        return dead + surprised
+
     def tails(self) -> str:
         """Returns the ends of all logs."""
-        return "\n".join(
-            f"--- {node.name}\n" + "\n".join(node.log.read_text().splitlines()[-15:])
-            for node in self.nodes.values()
-            if node.log.exists()
-        )
+        return "\n".join(f"--- {node.name}\n{node.tail()}" for node in self.nodes.values())
 
-    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
-        """Asks whichever queen answers; what can be repeated only."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        refusals: Container[int] = (),
+    ) -> Any:
+        """Asks whichever queen answers, until one does; for what can be repeated.
+
+        An answer that is none of success, ``refusals`` and a 503 that says when to come again is a failure.
+        """
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            for queen in list(self.queens.values()):
+            for queen in [queen for queen in self.queens.values() if queen.is_ready]:
                 try:
                     return queen.call(method, path, body, headers, timeout_s=5.0)
                 except urllib.error.HTTPError as error:
+                    if error.code in refusals:
+                        return None
                     if error.code != 503 or not error.headers["Retry-After"]:
                         raise AssertionError(f"{method} {path}: {error.code} {error.read()!r}") from error
                 except Problem:

@@ -11,11 +11,16 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncpg
+
 from formicary.store.embedded import EmbeddedPostgres
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "servers"
 
 T = TypeVar("T")
+
+#: Of the URL: a consumer that died is noticed soon.
+OPTIONS = {"redis": "?claim_after_s=3", "kafka": "?claim_after_s=3", "pulsar": ""}
 
 
 class BrokerServer:
@@ -29,7 +34,7 @@ class BrokerServer:
     def start(self) -> None:
         """Starts it, or starts it again with the data it had."""
         variables = dict(line.removeprefix("export ").split("=", 1) for line in self._run("start").splitlines())
-        self.url = shlex.split(variables[f"FORMICARY_TEST_{self.name.upper()}_URL"])[0]
+        self.url = shlex.split(variables[f"FORMICARY_TEST_{self.name.upper()}_URL"])[0] + OPTIONS[self.name]
 
     def kill(self) -> None:
         """Ends it as a crash would."""
@@ -65,12 +70,40 @@ class PostgresServer:
         if (pid := self._server.pid) is not None:
             os.kill(pid, signal.SIGKILL)
 
+    def shut_down(self) -> None:
+        """Leaves every client without it until ``bring_back``."""
+        self._wait(self._server.stop())
+
+    def bring_back(self) -> None:
+        """Starts it again with the data it had."""
+        self._wait(self._server.start())
+
+    def new_database(self, name: str) -> str:
+        """Makes an empty database and returns its URL."""
+        self._wait(self._create(name))
+        return self.url.replace("/postgres?", f"/{name}?")
+
+    def fetch(self, database_url: str, sql: str) -> list[Any]:
+        """Returns the rows of a statement, as an onlooker sees them."""
+        return list(self._wait(_fetch(database_url, sql)))
+
+    async def _create(self, name: str) -> None:
+        await _fetch(self.url, f'CREATE DATABASE "{name}"')
+
     def stop(self) -> None:
         """Ends it."""
-        self._wait(self._server.stop())
+        self.shut_down()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(120)
+
+
+async def _fetch(database_url: str, sql: str) -> list[Any]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        return list(await connection.fetch(sql))
+    finally:
+        await connection.close()

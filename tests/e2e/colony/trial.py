@@ -1,0 +1,101 @@
+"""One colony on its servers, the jobs it is given, and the judgement: what the tests and ``make chaos`` share."""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.e2e.colony import invariants, jobs
+from tests.e2e.colony.chaos import ANT_LEASE_S, LEASE_S, Chaos, script
+from tests.e2e.colony.leftovers import POSITIONS, leftovers
+from tests.e2e.colony.processes import Colony
+from tests.e2e.colony.servers import BrokerServer, PostgresServer
+from tests.e2e.colony.workload import Workload
+
+#: From the last submission to the last end, in seconds; a lost ant is given up after 8.
+PATIENCE_S = 90.0
+
+
+class Trial:
+    """Runs mixed jobs on a colony of two queens and three ants; each run returns the invariants that it broke."""
+
+    def __init__(self, folder: Path, broker: BrokerServer, postgres: PostgresServer) -> None:
+        self._folder = folder
+        self._broker = broker
+        self._postgres = postgres
+        self._database_url = postgres.new_database(f"trial-{broker.name}")
+        self._runs = 0
+        self.told: list[str] = []
+        self.colony = Colony(
+            folder,
+            database_url=self._database_url,
+            broker_url=broker.url,
+            lease_s=LEASE_S,
+            ant_lease_s=ANT_LEASE_S,
+        )
+
+    @classmethod
+    @contextmanager
+    def on(cls, broker_name: str, folder: Path) -> Iterator["Trial"]:
+        """Yields a running colony on fresh servers; ends all of it."""
+        with ExitStack() as stack:
+            postgres = PostgresServer(folder / "postgres")
+            stack.callback(postgres.stop)
+            postgres.start()
+            broker = BrokerServer(broker_name, folder / "servers")
+            stack.callback(broker.remove)
+            broker.start()
+            trial = cls(folder, broker, postgres)
+            stack.callback(trial.colony.end)
+            trial.colony.start()
+            yield trial
+
+    def undisturbed(self, jobs_count: int, over_s: float) -> list[str]:
+        """Runs jobs in peace."""
+        work, shop = self._work(jobs_count, over_s, seed=0)
+        with work.watching(random.Random(0)):
+            work.submit_all()
+            work.wait(PATIENCE_S)
+        return self._judge(work, shop, is_disturbed=False)
+
+    def disturbed(self, seed: int, seconds: float, jobs_count: int) -> list[str]:
+        """Runs jobs while chaos reigns for ``seconds``."""
+        work, shop = self._work(jobs_count, seconds * 0.9, seed)
+        blows = script(seed, seconds, [*self.colony.queens], [*self.colony.ants])
+        chaos = Chaos(self.colony, self._broker, self._postgres, blows)
+        begun = time.monotonic()
+        with work.watching(random.Random(seed)):
+            with chaos:
+                work.submit_all()
+            self.told += chaos.dealt
+            self.told.append(f"calm after {time.monotonic() - begun:.1f} s")
+            work.wait(PATIENCE_S)
+        self.told.append(f"all over after {time.monotonic() - begun:.1f} s")
+        return self._judge(work, shop, is_disturbed=True)
+
+    def _work(self, count: int, over_s: float, seed: int) -> tuple[Workload, jobs.Workshop]:
+        self._runs += 1
+        shop = jobs.Workshop(self._folder / f"run-{self._runs}")
+        mixed = jobs.mix(jobs.kinds(shop), count, random.Random(seed))
+        work = Workload(self.colony, mixed, over_s, shop.ledger)
+        work.upload()
+        return work, shop
+
+    def _judge(self, work: Workload, shop: jobs.Workshop, *, is_disturbed: bool) -> list[str]:
+        found = invariants.Findings(
+            work.accepted,
+            work.ends,
+            work.successes,
+            invariants.read_ledger(shop.ledger),
+            self._rows(invariants.ENDS),
+            self._rows(invariants.REPEATED),
+        )
+        starts = sum(line.word == "start" for line in found.ledger)
+        self.told.append(f"{len(work.accepted)} jobs, {starts} attempts, {len(work.successes)} successes seen early")
+        wrong = invariants.violations(found, is_disturbed=is_disturbed)
+        wrong += leftovers(self._broker.url, lambda: self._rows(POSITIONS))
+        return wrong + self.colony.failures()
+
+    def _rows(self, sql: str) -> list[object]:
+        return self._postgres.fetch(self._database_url, sql)
