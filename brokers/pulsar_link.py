@@ -131,10 +131,15 @@ class Link:
                 self._ledgers[message.topic] = ledger
 
     async def _confirmed(self, sent: "Sequence[asyncio.Future[Any]]") -> None:
-        _, silent = await asyncio.wait(sent, timeout=SILENCE_S)
-        if silent:
-            self.lifeline.lost(f"no answer to {len(silent)} messages for {SILENCE_S} s")
-            await asyncio.wait(silent)
+        try:
+            _, silent = await asyncio.wait(sent, timeout=SILENCE_S)
+            if silent:
+                self.lifeline.lost(f"no answer to {len(silent)} messages for {SILENCE_S} s")
+                await asyncio.wait(silent)
+        except asyncio.CancelledError:
+            for future in sent:
+                future.add_done_callback(_nobody_asks)
+            raise
         failures = [failure for future in sent if (failure := future.exception()) is not None]
         if failures:
             raise failures[0]
@@ -257,6 +262,12 @@ async def _send(producer: Any, message: Message) -> Any:
     return await producer.send(
         message.body, properties=dict(message.headers) or None, partition_key=message.key or None
     )
+
+
+def _nobody_asks(sent: "asyncio.Future[Any]") -> None:
+    """Takes note of what became of a message whose sender has left."""
+    if not sent.cancelled():
+        sent.exception()
 
 
 async def good_bye(stop: Awaitable[None]) -> None:
