@@ -42,6 +42,9 @@ class Calls:
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Returns what ``work`` returns.
 
+        A cancellation is raised also where the driver swallowed it: ``asyncio.wait_for`` of Python 3.11 does so when
+        what it waits for ends at the same moment.
+
         Raises:
             BrokerClosedError: the broker is closed, or was closed meanwhile.
         """
@@ -52,12 +55,21 @@ class Calls:
 
         running = asyncio.ensure_future(call())
         self._running.add(running)
+        before = _cancel_count()
         try:
-            return await running
+            result = await running
         except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if not self._is_open and current is not None and not current.cancelling():
+            if not self._is_open and not _cancel_count():
                 raise BrokerClosedError(self._what) from None
             raise
         finally:
             self._running.discard(running)
+        if _cancel_count() > before:
+            raise asyncio.CancelledError
+        return result
+
+
+def _cancel_count() -> int:
+    """Returns how often the current task was asked to end."""
+    current = asyncio.current_task()
+    return 0 if current is None else current.cancelling()
