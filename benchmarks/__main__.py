@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from benchmarks import budget, idle, latency, throughput
+from benchmarks import brokers, budget, idle, latency, throughput
 from benchmarks.report import Figure, table
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
@@ -22,6 +22,9 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "intake": latency.intake,
     "idle": idle.idle,
     "run": idle.run_one_line,
+    "redis": brokers.redis,
+    "kafka": brokers.kafka,
+    "pulsar": brokers.pulsar,
 }
 
 

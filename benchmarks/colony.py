@@ -16,10 +16,11 @@ NOTHING = "method: PYTHON, function: 'benchmarks.tasks:nothing'"
 
 
 @asynccontextmanager
-async def colony(slots: int) -> AsyncIterator[wiring.Colony]:
-    """Yields a running ``up`` with embedded Postgres (fsync on) and the memory broker."""
+async def colony(slots: int, broker_url: str | None = None) -> AsyncIterator[wiring.Colony]:
+    """Yields a running ``up`` with embedded Postgres (fsync on) and the memory broker, or the one of a URL."""
     with tempfile.TemporaryDirectory(prefix="formicary-bench-") as folder:
-        settings = settings_module.load({"FORMICARY_HOME": folder})
+        environment = {"FORMICARY_HOME": folder} | ({} if broker_url is None else {"FORMICARY_BROKER_URL": broker_url})
+        settings = settings_module.load(environment)
         options = wiring.AntOptions(slots=slots, methods=("PYTHON",), python_paths=(str(Path.cwd()),))
         async with wiring.up(settings, options) as running:
             yield running
