@@ -117,7 +117,7 @@ class Link:
             try:
                 for message in messages:
                     sent.append(await self._send(message))
-                await self._confirmed(sent)
+                await self._confirmed(sent, {message.topic for message in messages})
             except BaseException:
                 self._topics.forget_all()  # one may have gone
                 for future in sent:
@@ -131,16 +131,23 @@ class Link:
         )
         return future
 
-    async def _confirmed(self, sent: "list[asyncio.Future[Any]]") -> None:
+    async def _confirmed(self, sent: "list[asyncio.Future[Any]]", topics: set[str]) -> None:
         if not sent:
             return
         _, silent = await asyncio.wait(sent, timeout=SILENCE_S)
         if silent:
             self.lifeline.lost(f"no answer to {len(silent)} messages for {SILENCE_S} s")
+            await self._make_again(topics)
             await asyncio.wait(silent)
         failures = [failure for future in sent if (failure := future.exception()) is not None]
         if failures:
             raise failures[0]
+
+    async def _make_again(self, topics: set[str]) -> None:
+        """Makes topics that were deleted underneath, which the driver would wait for until its time is up."""
+        self._topics.forget_all()
+        with contextlib.suppress(*_LOSSES):
+            await self.ensure(topics)
 
     async def ensure(self, topics: Iterable[str]) -> None:
         """Makes the topics that do not exist."""

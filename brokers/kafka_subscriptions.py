@@ -5,6 +5,8 @@ Rules of a member:
 - The server assigns each topic to one member of the group, and to the same one as long as it lives.
 - What is done is kept in a ``Ledger`` per topic and committed with every acknowledgement and rejection; a new owner of
   the topic begins with it, so it gets exactly what is not done.
+- When nothing comes it looks whether its commit is still there: a topic that is deleted takes it along, and the offsets
+  of one made anew in its place begin at the beginning.
 - After a reassignment that leaves a topic here the driver reads again from the committed offset; what is held is
   recognised and passed over. Others may have had the topic in between (when this member stood still for longer than its
   session): what they committed is merged into the ledger before it is used again, so a commit never goes back.
@@ -30,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 #: Longest wait of one fetch, in milliseconds.
 _SLICE_MS = 1000
+#: Time between two looks for a topic that was deleted, in seconds.
+_LOOK_EVERY_S = 5.0
 #: A handler may take as long as it likes: whether its process lives is told by heartbeats.
 _MAX_POLL_INTERVAL_MS = 24 * 3600 * 1000
 
@@ -70,6 +74,9 @@ class Member(HoldingSubscription):
         #: Those of them that know what was committed before the last assignment.
         self._current: set[str] = set()
         self._assignment = 0
+        #: Topics with a commit of this member since the last assignment.
+        self._committed: set[str] = set()
+        self._next_look_at = 0.0
         self._updating = asyncio.Lock()
 
     async def start(self) -> None:
@@ -80,6 +87,7 @@ class Member(HoldingSubscription):
 
     def _forget_others(self, assigned: set[str]) -> None:
         self._assignment += 1
+        self._committed.clear()
         self._current.clear()
         for topic in set(self._ledgers) - assigned:
             del self._ledgers[topic]
@@ -90,6 +98,8 @@ class Member(HoldingSubscription):
             for place in self._consumer.assignment():
                 await self._bring_up_to_date(place)
             batches = await self._consumer.getmany(timeout_ms=_SLICE_MS, max_records=max_count)
+            if not batches:
+                await self._look_for_deleted()
         return [item for place, records in batches.items() for item in self._take(place, records)]
 
     async def _bring_up_to_date(self, place: Any) -> None:
@@ -105,6 +115,27 @@ class Member(HoldingSubscription):
                 self._current.add(topic)
                 done = {key for key in self._owned if key[0] == topic and ledger.is_done(int(str(key[1])))}
                 self._disown_where(lambda *key: key in done)
+
+    async def _look_for_deleted(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._next_look_at:
+            return
+        self._next_look_at = now + _LOOK_EVERY_S
+        for place in self._consumer.assignment():
+            topic = place.topic
+            if topic not in self._committed or await committed(self._link, topic, self._group) is not None:
+                continue
+            log.warning("kafka_topic_made_anew", topic=topic, group=self._group)
+            self._let_go(topic)
+            await self._link.ensure([topic])
+            await self._bring_up_to_date(place)
+            self._consumer.seek(place, self._ledgers[topic].low)
+
+    def _let_go(self, topic: str) -> None:
+        self._committed.discard(topic)
+        self._current.discard(topic)
+        self._ledgers.pop(topic, None)
+        self._disown_where(lambda name, _: name == topic)
 
     async def _skip_what_is_gone(self, place: Any, ledger: Ledger) -> None:
         ledger.skip_to((await self._consumer.beginning_offsets([place]))[place])
@@ -163,6 +194,7 @@ class Member(HoldingSubscription):
             try:
                 if offsets:
                     await self._consumer.commit(offsets)
+                    self._committed |= {place.topic for place in offsets}
             except _REASSIGNED as exc:
                 raise BrokerUnavailableError(self._link.lifeline.url, f"reassignment: {exc}") from exc
 
