@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from brokers.base import START, Broker, Delivery, Edge, Entry, Message, Position, Subscription
 from brokers.memory import MemoryBroker
@@ -46,7 +47,7 @@ class ServerBackend(Backend):
 
     def __init__(self, name: str, folder: Path, options: str) -> None:
         self.name = name
-        self._folder = folder
+        self.folder = folder
         self._options = options
         self.urls: dict[str, str] = {}
 
@@ -59,11 +60,22 @@ class ServerBackend(Backend):
         return url + ("&" if "?" in url else "?") + self._options if self._options else url
 
     @property
-    def url_with_wrong_password(self) -> str:
-        """Returns the URL of a listener that asks for a password, with another one."""
-        url = self.urls.get(f"FORMICARY_TEST_{self.name.upper()}_SASL_URL", self.url)
-        login, _, place = url.rpartition("@")
-        return f"{login.rpartition(':')[0]}:wrong-secret@{place}"
+    def url_with_login(self) -> str:
+        """Returns the URL of a listener without TLS that asks for a password or token."""
+        return self.urls.get(f"FORMICARY_TEST_{self.name.upper()}_SASL_URL", self.url)
+
+    async def delete_underneath(self, topic: str) -> None:
+        """Deletes a topic as an operator would, behind the back of all clients."""
+        if self.name == "kafka":
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.url.partition("://")[2].partition("?")[0])
+            await admin.start()
+            await admin.delete_topics([topic])
+            await admin.close()
+            return
+        broker = self.connect()
+        await broker.open()
+        await broker.delete_topic(topic)
+        await broker.close()
 
     def start(self) -> None:
         for line in self._run("start").splitlines():
@@ -74,7 +86,7 @@ class ServerBackend(Backend):
         self._run("stop", *arguments)
 
     def _run(self, action: str, *arguments: str) -> str:
-        command = [sys.executable, str(SCRIPT), action, self.name, "--dir", str(self._folder), *arguments]
+        command = [sys.executable, str(SCRIPT), action, self.name, "--dir", str(self.folder), *arguments]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         return result.stdout
@@ -148,6 +160,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
         server.stop("--purge")
 
 
+@pytest.fixture(scope="session")
+def make_rig() -> Callable[[Backend], Rig]:
+    return Rig
+
+
 @pytest.fixture(params=["memory", *OPTIONS])
 def backend(request: pytest.FixtureRequest, servers: Callable[[str], ServerBackend]) -> Backend:
     return MemoryBackend() if request.param == "memory" else servers(request.param)
@@ -180,3 +197,9 @@ async def broker(rig: Rig) -> Broker:
 @pytest.fixture
 def topic(rig: Rig) -> str:
     return rig.topic()
+
+
+@pytest.fixture
+def unused() -> str:
+    """The name of a topic, for tests that hold no rig; users with limited grants see it too."""
+    return f"conformance.{os.urandom(4).hex()}"

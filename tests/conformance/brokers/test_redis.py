@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from brokers.base import START, Message
+from brokers.base import DEAD_SUFFIX, MAX_REJECTIONS, START, Message
+from brokers.errors import BrokerRefusedError, BrokerUnavailableError
 from brokers.redis import Link, RedisBroker
 from brokers.redis_subscriptions import drop_acknowledged
 from brokers.registry import make_broker
@@ -70,16 +71,60 @@ async def test_a_user_who_sees_one_prefix_only_is_enough(server: Server, server_
     await broker.close()
 
 
-async def test_settings_that_could_lose_messages_are_logged(server: Server, client: "Redis") -> None:
-    await client.config_set("appendfsync", "everysec")
+@pytest.mark.parametrize(
+    ("setting", "weak", "good"),
+    [("appendfsync", "everysec", "always"), ("maxmemory-policy", "allkeys-lru", "noeviction")],
+)
+async def test_settings_that_could_lose_messages_are_logged(
+    server: Server, client: "Redis", setting: str, weak: str, good: str
+) -> None:
+    await client.config_set(setting, weak)
     broker = make_broker(server.url)
     with capture_logs() as logs:
         await broker.open()
-    await client.config_set("appendfsync", "always")
+    await client.config_set(setting, good)
     await broker.close()
-    assert [entry["settings"] for entry in logs if entry["event"] == "redis_durability_weak"] == [
-        {"appendfsync": "everysec"}
-    ]
+    found = [entry["settings"] for entry in logs if entry["event"] == "redis_durability_weak"]
+    assert found == [{setting: weak}]
+
+
+async def test_what_the_server_refuses_for_a_while_is_waited_out(
+    server: Server, server_rig: Rig, client: "Redis"
+) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await client.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(BrokerUnavailableError, match="NOREPLICAS") as caught:
+            await broker.publish([Message(topic, "k", b"private")])
+    finally:
+        await client.config_set("min-replicas-to-write", 0)
+    assert "private" not in str(caught.value)
+    await broker.publish(server_rig.messages(topic, "a"))
+    assert server_rig.bodies(await server_rig.read(broker, topic, 1)) == ["a"]
+
+
+async def test_a_key_that_is_no_stream_is_refused(server_rig: Rig, client: "Redis") -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await client.set(topic, "text")
+    with pytest.raises(BrokerRefusedError, match="WRONGTYPE"):
+        await broker.publish(server_rig.messages(topic, "a"))
+    await client.delete(topic)
+
+
+async def test_dead_letters_are_kept_no_longer_than_anything_else(
+    server: Server, server_rig: Rig, client: "Redis"
+) -> None:
+    broker, topic = make_broker(server.url + "&retention_s=1"), server_rig.topic()
+    await broker.open()
+    await client.xadd(topic + DEAD_SUFFIX, {"b": "old"}, id="1-1")
+    for _ in range(200):
+        await client.xadd(topic + DEAD_SUFFIX, {"b": "old"}, id="1-*")
+    subscription = await broker.subscribe([topic], "g", "c")
+    await broker.publish(server_rig.messages(topic, "bad"))
+    for _ in range(MAX_REJECTIONS):
+        await subscription.nack(await server_rig.receive(subscription, 1), reason="no")
+    assert await client.xlen(topic + DEAD_SUFFIX) <= 102  # whole blocks only
+    await broker.close()
 
 
 async def test_a_pending_receive_survives_the_loss_of_its_connection(
@@ -101,10 +146,11 @@ async def test_a_pending_receive_survives_the_loss_of_its_connection(
     ("url", "message"),
     [
         ("redis://host/x", "no number of a Redis database"),
-        ("redis://host?claim=1", "unknown option 'claim'; known are ca, claim_after_s"),
+        ("redis://host?claim=1", "unknown option 'claim'; known are ca, cert, claim_after_s"),
         ("redis://host?claim_after_s=soon", "must be a number of seconds above 0"),
         ("redis://host:port", "'port' is no port"),
         ("redis://", "names no host"),
+        ("redis://a,b", "several hosts; clusters and sentinels of Redis are not supported"),
     ],
 )
 def test_a_bad_url_says_what_is_wrong(url: str, message: str) -> None:

@@ -54,3 +54,33 @@ def test_metadata_of_another_program_means_nothing() -> None:
     for text in ("x", "[]", '{"d": 1}', '{"d": [[1]]}', '{"r": {"a": "b"}}', "null"):
         ledger = Ledger(5, text)
         assert (ledger.low, ledger.done_count) == (5, 0)
+
+
+@given(st.lists(st.integers(0, 60)), st.lists(st.integers(0, 60)), st.integers(0, 40))
+def test_what_either_of_two_owners_has_done_is_done(first: list[int], second: list[int], low: int) -> None:
+    mine, other = Ledger(0), Ledger(low)
+    for offset in first:
+        mine.finish(offset)
+    for offset in second:
+        other.finish(offset)
+    mine.merge(other)
+    expected = set(first) | set(range(low)) | {offset for offset in second if offset >= low}
+    assert {offset for offset in range(70) if mine.is_done(offset)} == expected
+    assert mine.low + mine.done_count == len(expected)
+
+
+def test_merging_keeps_the_higher_count_of_rejections_and_none_of_what_is_done() -> None:
+    mine, other = Ledger(0), Ledger(2)
+    mine.rejections = {1: 4, 3: 1, 5: 2}
+    other.rejections = {3: 2, 5: 1, 6: 1}
+    other.finish(6)
+    mine.merge(other)
+    assert mine.rejections == {3: 2, 5: 2}
+
+
+def test_a_message_held_for_long_costs_nothing_for_each_one_done_behind_it() -> None:
+    ledger = Ledger(0)
+    for offset in range(1, 50_000):
+        ledger.finish(offset)
+    assert ledger.metadata() == '{"d":[[1,49999]],"r":{}}'
+    assert (ledger.low, ledger.done_count) == (0, 49_999)

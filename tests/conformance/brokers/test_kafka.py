@@ -1,0 +1,119 @@
+"""What is Kafka's own: a group's progress, and topics that others made."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from structlog.testing import capture_logs
+
+from brokers.errors import BrokerRefusedError
+from brokers.kafka_topics import weak_settings
+
+Server = Any  # the fixture's class lives in conftest, which cannot be imported
+Rig = Any
+
+
+@pytest.fixture
+def server(servers: Any) -> Server:
+    return servers("kafka")
+
+
+@pytest.fixture
+async def admin(server: Server) -> AsyncIterator[Any]:
+    client = AIOKafkaAdminClient(bootstrap_servers=server.url.partition("://")[2].partition("?")[0])
+    await client.start()
+    yield client
+    await client.close()
+
+
+async def committed(admin: Any, topic: str) -> int:
+    place = TopicPartition(topic, 0)
+    return int((await admin.list_consumer_group_offsets("g", partitions=[place]))[place].offset)
+
+
+async def test_the_committed_offset_never_passes_what_is_not_acknowledged(server_rig: Rig, admin: Any) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    member = await broker.subscribe([topic], "g", "c")
+    await broker.publish(server_rig.messages(topic, *"abcdefgh"))
+    taken = await server_rig.receive(member, 8)
+    await member.ack(taken[3:])
+    assert await committed(admin, topic) == 0
+    assert await broker.depth(topic, "g") == 3
+    await member.ack(taken[:1])
+    assert await committed(admin, topic) == 1
+    await member.close()
+    heir = await broker.subscribe([topic], "g", "heir")
+    rest = await server_rig.receive(heir, 2)
+    assert server_rig.bodies(rest) == ["b", "c"]
+    await heir.ack(rest[1:])
+    assert await committed(admin, topic) == 1
+    await heir.ack(rest)
+    assert await committed(admin, topic) == 8
+    assert await broker.depth(topic, "g") == 0
+
+
+async def test_a_message_held_for_long_replays_nothing_behind_it(server_rig: Rig, admin: Any) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    member = await broker.subscribe([topic], "g", "c")
+    await broker.publish(server_rig.messages(topic, *(f"m{number}" for number in range(3000))))
+    taken = await server_rig.receive(member, 3000)
+    for start in range(1, 3000, 500):
+        await member.ack(taken[start : start + 500])
+    await member.close()
+    assert await committed(admin, topic) == 0
+    heir = await broker.subscribe([topic], "g", "heir")
+    assert server_rig.bodies(await heir.receive(3000, 20.0)) == ["m0"]
+    assert await heir.receive(3000, 1.5) == []
+
+
+async def test_a_topic_of_several_partitions_is_refused(server_rig: Rig, admin: Any) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await admin.create_topics([NewTopic(topic, 3, 1)])
+    for call in (broker.publish(server_rig.messages(topic, "a")), broker.subscribe([topic], "g", "c")):
+        with pytest.raises(BrokerRefusedError, match=f"topic {topic} has 3 partitions"):
+            await call
+
+
+async def test_a_topic_for_smaller_messages_is_refused(server_rig: Rig, admin: Any) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await admin.create_topics([NewTopic(topic, 1, 1, topic_configs={"max.message.bytes": "1000"})])
+    with pytest.raises(BrokerRefusedError, match=f"topic {topic} has max.message.bytes 1000"):
+        await broker.publish(server_rig.messages(topic, "a"))
+
+
+async def test_a_topic_that_others_made_well_is_taken(server_rig: Rig, admin: Any) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await admin.create_topics([NewTopic(topic, 1, 1, topic_configs={"max.message.bytes": "8000000"})])
+    await broker.publish(server_rig.messages(topic, "a"))
+    assert server_rig.bodies(await server_rig.read(broker, topic, 1)) == ["a"]
+
+
+async def test_a_cluster_of_one_is_said_to_be_weak(server: Server) -> None:
+    broker = server.connect()
+    with capture_logs() as logs:
+        await asyncio.wait_for(broker.open(), 20)
+    await broker.close()
+    weak = [entry for entry in logs if entry["event"] == "kafka_durability_weak"]
+    assert [(entry["replication"], entry["wanted"]) for entry in weak] == [(1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("replication", "settings", "weak"),
+    [
+        (3, {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}, {}),
+        (3, {"min.insync.replicas": "1"}, {"min.insync.replicas": "1"}),
+        (1, {"min.insync.replicas": "2"}, {"replication": "1"}),
+        (
+            3,
+            {"min.insync.replicas": "2", "unclean.leader.election.enable": "true"},
+            {"unclean.leader.election.enable": "true"},
+        ),
+    ],
+)
+def test_settings_with_which_confirmed_messages_could_be_lost(
+    replication: int, settings: dict[str, str], weak: dict[str, str]
+) -> None:
+    assert weak_settings(replication, settings) == weak
