@@ -87,6 +87,14 @@ def test_an_unknown_server_is_named(tmp_path: Path) -> None:
     assert "no server is called oracle; there are redis, kafka, pulsar, postgres, s3" in result.stderr
 
 
+def test_containers_without_an_engine_say_so(tmp_path: Path) -> None:
+    engine = f"unix://{tmp_path}/no-engine.sock"
+    result = run(tmp_path, "start", "redis", FORMICARY_TEST_CONTAINERS="1", DOCKER_HOST=engine)
+    assert result.returncode == 1
+    assert "redis: no container of redis:" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("redis", "apt-get install redis-server"), ("kafka", "needs Java"), ("pulsar", "needs Java")],
