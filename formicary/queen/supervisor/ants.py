@@ -17,8 +17,9 @@ from formicary.queen.registry import AntRegistry
 
 log = structlog.get_logger(__name__)
 
-#: Between two answers, in seconds.
+#: Between two answers, in seconds; less where the ants' leases are so short that they would end meanwhile.
 ANSWER_S = 1.0
+ANSWERS_PER_LEASE = 5
 #: A longer time without an answer that left means that this queen was cut off, or slept: it heard nobody either.
 CUT_OFF_S = 5.0
 
@@ -27,6 +28,7 @@ class AntDesk:
     """Keeps the registry true and the ants' leases alive.
 
     Args:
+        ant_lease_s: how long the ants' leases last.
         valid_epochs: the shards, with their epochs, for which this queen may answer now.
         changed: called when ants came, left or were heard, so that waiting tasks and open attempts are looked at.
     """
@@ -37,6 +39,7 @@ class AntDesk:
         bus: Bus,
         registry: AntRegistry,
         clock: Clock,
+        ant_lease_s: float,
         valid_epochs: Callable[[], dict[int, int]],
         changed: Callable[[], None],
     ) -> None:
@@ -44,6 +47,7 @@ class AntDesk:
         self._bus = bus
         self._registry = registry
         self._clock = clock
+        self._answer_s = min(ANSWER_S, ant_lease_s / ANSWERS_PER_LEASE)
         self._valid_epochs = valid_epochs
         self._changed = changed
         #: Called when another queen said that leases are free.
@@ -96,7 +100,7 @@ class AntDesk:
     async def _answer_regularly(self) -> None:
         while True:
             await self.answer()
-            await self._clock.sleep(ANSWER_S)
+            await self._clock.sleep(self._answer_s)
 
     async def _listen(self) -> None:
         assert self._subscription is not None

@@ -93,7 +93,9 @@ class Supervisor(Service):
             stores.leases, names, config.queen_id, config.incarnation, config.lease_s, clock, self, is_spread=True
         )
         margin_s = max(5.0, config.ant_lease_s / 2)
-        self._desk = AntDesk(config.queen_id, bus, registry, clock, self._valid_epochs, self._ants_changed)
+        self._desk = AntDesk(
+            config.queen_id, bus, registry, clock, config.ant_lease_s, self._valid_epochs, self._ants_changed
+        )
         self._desk.on_released = self._leases_free
         self._sweep = Sweep(
             self.loop.engine, config.lease_s / 3, config.ant_lease_s + margin_s, self._desk.listening_since
