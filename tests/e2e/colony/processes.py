@@ -63,8 +63,9 @@ class Node:
         self.process.wait()
 
     def kill_with_warden(self) -> None:
-        """Ends an ant and its warden with SIGKILL, the warden first: it would act on the ant's death."""
+        """Ends an ant and its warden with SIGKILL; the ant stands still meanwhile, or one would act on the other."""
         warden = self.warden_pid()
+        self.send(signal.SIGSTOP)
         if warden is not None:
             os.kill(warden, signal.SIGKILL)
         self.kill()
@@ -129,6 +130,11 @@ class Queen(Node):
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             return json.loads(answer.read())
 
+    def lines(self, path: str) -> list[Any]:
+        """Returns an answer of JSON Lines."""
+        with urllib.request.urlopen(f"http://{self.address}/api/v1{path}", timeout=40.0) as answer:
+            return [json.loads(line) for line in answer]
+
 
 class Colony:
     """Two queens and three ants, or as many as asked for, on given servers."""
@@ -168,13 +174,16 @@ class Colony:
         return {**self.queens, **self.ants}
 
     def add_queen(self, name: str) -> Queen:
+        """Adds a queen that is not started yet."""
         self.queens[name] = Queen(name, self._folder, self._home(name))
         return self.queens[name]
 
-    def add_ant(self, name: str) -> Node:
+    def add_ant(self, name: str, process_name: str = "") -> Node:
+        """Adds an ant that is not started yet; ``process_name`` tells a second process of one id apart."""
+        process_name = process_name or name
         arguments = ["ant", "--id", name, "--slots", str(self.slots), "--python-path", str(Path(__file__).parent)]
-        self.ants[name] = Node(name, self._folder, arguments, self._home(name))
-        return self.ants[name]
+        self.ants[process_name] = Node(process_name, self._folder, arguments, self._home(process_name))
+        return self.ants[process_name]
 
     def _home(self, name: str) -> dict[str, str]:
         return {**self._environment, "FORMICARY_HOME": str(self._folder / name)}

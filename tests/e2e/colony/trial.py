@@ -50,6 +50,8 @@ class Trial:
             stack.callback(trial.colony.end)
             trial.colony.start()
             yield trial
+            codes = trial.colony.stop()
+            assert not any(codes.values()), f"not everything drains and exits 0: {codes}\n{trial.colony.tails()}"
 
     def undisturbed(self, jobs_count: int, over_s: float) -> list[str]:
         """Runs jobs in peace."""
