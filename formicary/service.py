@@ -2,7 +2,6 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from contextlib import suppress
 
 import structlog
 
@@ -48,7 +47,6 @@ class Service(ABC):
         if task is None:
             return
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
+        await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("service_ended_with_error", service=type(self).__name__, error=repr(error))

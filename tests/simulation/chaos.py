@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation.hosts import AntHost, Host, QueenHost
+from tests.simulation.hosts import Host
 from tests.simulation.loop import Life
 
 if TYPE_CHECKING:

@@ -161,7 +161,9 @@ class Checker:
         if row.state == "COMPLETED" and self._books.exits.get(key) != 0:
             self.violate(f"{name(key)} is COMPLETED, but its code ended with {self._books.exits.get(key)}")
         if row.error_code == "ERR_EXIT_CODE" and self._books.exits.get(key) != row.exit_code:
-            self.violate(f"{name(key)} failed with {row.exit_code}, but its code ended with {self._books.exits.get(key)}")
+            self.violate(
+                f"{name(key)} failed with {row.exit_code}, but its code ended with {self._books.exits.get(key)}"
+            )
 
     def check_history(self, entry: HistoryRow) -> None:
         """A job reaches one terminal state in each of its attempts."""

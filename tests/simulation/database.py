@@ -5,8 +5,7 @@ Each method is one statement: it happens whole, at one moment, or raises and cha
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from formicary.ids import JobId, QueenId
@@ -14,7 +13,7 @@ from formicary.model.definition import DefinitionRecord
 from formicary.model.states import JobState
 from formicary.store.claims import EXPLAINED_COUNT, BlockedType
 from formicary.store.commands import CommandOutcome
-from formicary.store.errors import ClaimConflictError, DataRefusedError, FencedError, NotCommittedError
+from formicary.store.errors import ClaimConflictError, FencedError, NotCommittedError
 from formicary.store.jobs import Inserted, InsertOutcome, PendingChange, _pending_change
 from formicary.store.rows import (
     AttemptRow,
@@ -29,71 +28,9 @@ from formicary.store.rows import (
     TaskRow,
 )
 from formicary.store.shards import LoadedJob
+from tests.simulation.tables import NEVER, Command, Job, JobType, Key, Lease, refuse
 
-NEVER: Final = datetime.min.replace(tzinfo=UTC)
 _LIVE: Final = frozenset({"READY", "EXECUTING", "PAUSED", "MANUAL_APPROVAL_REQUIRED"})
-#: Columns of the journal's rows that may be NULL; those of 8 bytes.
-_NULLABLE: Final = frozenset(
-    "stop_code stop_message counting_since started_at finished_at error_code error_message waiting_for incarnation "
-    "not_before exit_code outputs artifacts dispatched_at note task_type refusal".split()
-)
-_WIDE: Final = frozenset({"epoch", "id"})
-
-
-@dataclass(slots=True)
-class Lease:
-    """A row of ``leases``."""
-
-    name: str
-    shard: int | None
-    owner: str | None = None
-    owner_incarnation: str | None = None
-    epoch: int = 0
-    expires_at: datetime = NEVER
-    results_position: bytes | None = None
-    launch_position: bytes | None = None
-    mark_incarnation: str | None = None
-    mark_batch: int = 0
-
-
-@dataclass(slots=True)
-class JobType:
-    """A row of ``job_types``."""
-
-    id: int
-    job_type: str
-    definition_id: str
-    version: int
-    max_concurrency: int | None
-    running_count: int = 0
-
-
-@dataclass(slots=True)
-class Job:
-    """A row of ``jobs``."""
-
-    record: JobRecord
-    due_at: datetime
-    scheduled_at: datetime | None
-    labels: str
-    waiting_for: str | None = None
-
-
-@dataclass(slots=True)
-class Command:
-    """A row of ``job_commands``."""
-
-    row: CommandRow
-    is_done: bool = False
-    refusal: str | None = None
-
-
-@dataclass(slots=True)
-class Key:
-    """A row of ``idempotency_keys``."""
-
-    body_sha256: str | None
-    job_id: JobId
 
 
 class MemoryDatabase:
@@ -132,7 +69,13 @@ class MemoryDatabase:
         return [self._row(lease) for lease in self.leases.values()]
 
     def take(
-        self, names: Collection[str], owner: QueenId, incarnation: str, lease_s: float, only_lapsed: bool, limit: int | None
+        self,
+        names: Collection[str],
+        owner: QueenId,
+        incarnation: str,
+        lease_s: float,
+        only_lapsed: bool,
+        limit: int | None,
     ) -> list[LeaseRow]:
         """Mirrors ``LeaseStore.take``."""
         now = self.now()
@@ -207,8 +150,10 @@ class MemoryDatabase:
         """Mirrors ``submit_jobs``, but for STALE."""
         answers = []
         for job in jobs:
-            key = None if job.idempotency_key is None else self.keys.setdefault(
-                job.idempotency_key, Key(job.body_sha256, job.id)
+            key = (
+                None
+                if job.idempotency_key is None
+                else self.keys.setdefault(job.idempotency_key, Key(job.body_sha256, job.id))
             )
             if key is not None and key.body_sha256 != job.body_sha256:
                 answers.append(Inserted(key.job_id, InsertOutcome.KEY_CONFLICT))
@@ -258,7 +203,7 @@ class MemoryDatabase:
 
     def journal_commit(self, incarnation: str, number: int, batch: JournalBatch) -> None:
         """Mirrors ``journal_commit``: fences, checks the claims, writes rows, positions and the mark."""
-        _refuse(batch)
+        refuse(batch)
         self.check_leader(batch)
         self.check_epochs(batch.shards)
         self.check_number(incarnation, number, batch.shards)
@@ -298,7 +243,9 @@ class MemoryDatabase:
                 raise NotCommittedError("the database refused a batch: batch number used")
 
     def _check_claims(self, claims: Sequence[JobId]) -> None:
-        refused = [job_id for job_id in claims if job_id not in self.jobs or self.jobs[job_id].record.state != "PENDING"]
+        refused = [
+            job_id for job_id in claims if job_id not in self.jobs or self.jobs[job_id].record.state != "PENDING"
+        ]
         if refused:
             raise ClaimConflictError(refused)
 
@@ -310,7 +257,9 @@ class MemoryDatabase:
             if job_type.max_concurrency is not None and job_type.running_count + change > job_type.max_concurrency
         }
         if full:
-            raise ClaimConflictError([job_id for job_id in batch.claims if self.jobs[job_id].record.job_type_id in full])
+            raise ClaimConflictError(
+                [job_id for job_id in batch.claims if self.jobs[job_id].record.job_type_id in full]
+            )
 
     def write_marks(self, incarnation: str, number: int, marks: Sequence[ShardMark]) -> None:
         """Writes by what a lost answer is found."""
@@ -329,13 +278,7 @@ class MemoryDatabase:
         for row in rows:
             job = self.jobs.get(JobId(row.id))
             if job is not None:
-                job.record = job.record._replace(
-                    state=row.state, attempt=row.attempt, retries_used=row.retries_used, cancelling=row.cancelling,
-                    stop_code=row.stop_code, stop_message=row.stop_message, elapsed_s=row.elapsed_s,
-                    counting_since=row.counting_since, started_at=row.started_at, finished_at=row.finished_at,
-                    error_code=row.error_code, error_message=row.error_message,
-                )  # fmt: skip
-                job.waiting_for = row.waiting_for
+                job.change(row)
 
     def settle(self, shards: list[int], epochs: list[int], incarnation: str, number: int) -> list[Mapping[str, Any]]:
         """Mirrors the look-up of a lost answer: says whether the batch happened, and voids it where it did not."""
@@ -475,26 +418,3 @@ def _claim_order(job: Job) -> tuple[int, datetime, JobId]:
 
 def _is_unclaimed(record: JobRecord) -> bool:
     return record.state == "PAUSED" and record.started_at is None
-
-
-def _refuse(batch: JournalBatch) -> None:
-    """Refuses the values that Postgres refuses: NUL, lone surrogates, numbers out of range, NULL where none may be."""
-    for rows in (batch.jobs, batch.tasks, batch.attempts, batch.history, batch.commands_done):
-        for row in rows:
-            for name, value in zip(row._fields, row, strict=True):
-                _check_value(name, value)
-
-
-def _check_value(name: str, value: object) -> None:
-    if value is None:
-        if name not in _NULLABLE:
-            raise DataRefusedError(f"{name} must not be null")
-    elif isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-            raise DataRefusedError(f"{name} holds a lone surrogate")
-        if "\0" in value:
-            raise DataRefusedError(f"{name} holds a NUL")
-    elif type(value) is int:
-        limit = 2**63 if name in _WIDE else 2**31
-        if not -limit <= value < limit:
-            raise DataRefusedError(f"{name} is out of range")

@@ -6,14 +6,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from formicary.ant.ant import Ant
 from formicary.ant.config import AntConfig
 from formicary.ant.registration import Identity
 from formicary.artifacts.local import LocalStore
 from formicary.bus import Bus, Outgoing
-from formicary.errors import FormicaryError, UnavailableError
+from formicary.errors import UnavailableError
 from formicary.events import topics
 from formicary.events.ants import AntLeft, Held
 from formicary.ids import AntId, Incarnation, JobId, QueenId
@@ -23,7 +23,7 @@ from formicary.queen.supervisor.supervisor import Supervisor, SupervisorConfig, 
 from formicary.store.rows import JobRecord, NewJob
 from tests.simulation.broker import SimBroker
 from tests.simulation.loop import Life, Process, ProcessClock
-from tests.simulation.machine import Machine, Work
+from tests.simulation.machine import Work
 from tests.simulation.network import Road
 from tests.simulation.scenario import SHARDS, Submission, shard
 from tests.simulation.stores import (
@@ -31,7 +31,6 @@ from tests.simulation.stores import (
     MemoryCommandStore,
     MemoryDefinitionStore,
     MemoryJobStore,
-    MemoryJournal,
     MemoryLeaseStore,
     MemoryShardStore,
 )
@@ -228,9 +227,16 @@ class QueenHost(Host):
 
     async def command(self, job_id: JobId, kind: str) -> None:
         """Takes a command, as the manager does: to a job that nobody has claimed at once, to others as a row."""
-        change = await MemoryJobStore(self.world.database, self.call).change_pending(job_id, kind, "asked for")
-        if not change.is_applied:
-            await MemoryCommandStore(self.world.database, self.call).issue(job_id, shard(job_id), kind, "{}", None)
+        database = self.world.database
+        record = await self.call(lambda: database.jobs[job_id].record)
+        if _is_refused(kind, record):
+            return
+        if record.state == "PENDING" or (record.state == "PAUSED" and record.started_at is None):
+            change = await MemoryJobStore(database, self.call).change_pending(job_id, kind, "asked for")
+            record = await self.call(lambda: database.jobs[job_id].record)
+            if change.is_applied or _is_refused(kind, record):
+                return
+        await MemoryCommandStore(database, self.call).issue(job_id, shard(job_id), kind, "{}", None)
         if self.supervisor is not None:
             self.supervisor.commands.wake()
 
@@ -278,7 +284,9 @@ class AntHost(Host):
             LocalStore(Path(_home.name)),
             config,
             ProcessClock(process),
-            identity=Identity(process=process.name, new_incarnation=lambda ant_id: Incarnation(f"{ant_id}@{next(names)}")),
+            identity=Identity(
+                process=process.name, new_incarnation=lambda ant_id: Incarnation(f"{ant_id}@{next(names)}")
+            ),
             make_wardship=lambda config, on_lapse: SimWardship(self.machine, process, config, on_lapse),
         )
         await ant.start()
@@ -331,6 +339,11 @@ def _names(process: str) -> Iterator[str]:
     while True:
         number += 1
         yield f"{process}-{number}"
+
+
+def _is_refused(kind: str, record: JobRecord) -> bool:
+    is_paused = record.state == "PAUSED"
+    return record.finished_at is not None or (kind == "pause" and is_paused) or (kind == "resume" and not is_paused)
 
 
 def _database_away() -> UnavailableError:

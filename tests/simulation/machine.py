@@ -32,7 +32,9 @@ class Witness(Protocol):
 class Work:
     """The process of one attempt. It waits on a pipe before it execs."""
 
-    def __init__(self, machine: "Machine", key: Key, shard: int, incarnation: Incarnation, duration_s: float, code: int) -> None:
+    def __init__(
+        self, machine: "Machine", key: Key, shard: int, incarnation: Incarnation, duration_s: float, code: int
+    ) -> None:
         self._machine = machine
         self.key = key
         self.shard = shard

@@ -80,7 +80,9 @@ class Road:
         """
         return await self.ask(lambda answer: answer(execute), lost)
 
-    async def ask(self, arrive: Callable[[Callable[[Callable[[], T]], None]], object], lost: Callable[[], Exception]) -> T:
+    async def ask(
+        self, arrive: Callable[[Callable[[Callable[[], T]], None]], object], lost: Callable[[], Exception]
+    ) -> T:
         """Has ``arrive`` called at the server with the way to answer, which it may use later, once."""
         if self.is_over:
             raise asyncio.CancelledError
@@ -92,7 +94,9 @@ class Road:
         self._carry_there(lambda: arrive(answer), future, lost)
         return await future
 
-    def _carry_there(self, arrive: Callable[[], object], future: "asyncio.Future[Any]", lost: Callable[[], Exception]) -> None:
+    def _carry_there(
+        self, arrive: Callable[[], object], future: "asyncio.Future[Any]", lost: Callable[[], Exception]
+    ) -> None:
         def at_server() -> None:
             if not self.is_cut_there:
                 arrive()
@@ -111,7 +115,9 @@ class Road:
         else:
             self._deliver(future, lambda: future.set_result(value), lost)
 
-    def _deliver(self, future: "asyncio.Future[Any]", resolve: Callable[[], object], lost: Callable[[], Exception]) -> None:
+    def _deliver(
+        self, future: "asyncio.Future[Any]", resolve: Callable[[], object], lost: Callable[[], Exception]
+    ) -> None:
         def at_client() -> None:
             if future.done():
                 return

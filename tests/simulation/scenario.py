@@ -51,11 +51,21 @@ tasks:
   - {task_type: b, method: SHELL, script: ["0.5 0"]}
 """,
     """
-job_type: long
+job_type: timed
 timeout: 40s
 tasks:
-  - {task_type: a, method: SHELL, script: ["6 0"], timeout: 20s}
+  - {task_type: a, method: SHELL, script: ["4 0"], timeout: 20s}
   - {task_type: b, method: DUMMY, duration_s: 30, timeout: 3s, allow_failure: true}
+""",
+    """
+job_type: long
+tasks:
+  - {task_type: a, method: SHELL, script: ["16 0"]}
+""",
+    """
+job_type: inline
+tasks:
+  - {task_type: a, method: DUMMY, duration_s: 15}
 """,
 )
 

@@ -16,7 +16,7 @@ from formicary.store.definitions import DefinitionStore
 from formicary.store.jobs import Inserted, JobStore, PendingChange
 from formicary.store.journal import Journal, _refuse_content
 from formicary.store.leases import LeaseStore
-from formicary.store.rows import AttemptRow, CommandRow, HistoryRow, JournalBatch, LeaseRow, NewJob, TaskRow
+from formicary.store.rows import AttemptRow, CommandRow, HistoryRow, JournalBatch, LeaseRow, NewJob
 from formicary.store.shards import LoadedJob, ShardStore
 from tests.simulation.database import MemoryDatabase
 
@@ -66,9 +66,7 @@ class MemoryJournal(Journal):
     async def _settled(self, shards: list[int], epochs: list[int], number: int) -> list[Any]:
         while True:
             try:
-                return list(
-                    await self._call(lambda: self._memory.settle(shards, epochs, self._incarnation, number))
-                )
+                return list(await self._call(lambda: self._memory.settle(shards, epochs, self._incarnation, number)))
             except UnavailableError:
                 await asyncio.sleep(0.05)
 
@@ -214,15 +212,9 @@ class MemoryJobStore(JobStore):
         """Does what the real one does."""
         return await self._call(lambda: self._memory.insert(jobs))
 
-    async def tasks(self, job_id: JobId) -> list[TaskRow]:
-        """Does what the real one does."""
-        return await self._call(lambda: self._memory.tasks_of(job_id))
-
     async def attempts(self, job_id: JobId) -> list[AttemptRow]:
         """Does what the real one does."""
-        return await self._call(
-            lambda: sorted(row for row in self._memory.attempts.values() if row.job_id == job_id)
-        )
+        return await self._call(lambda: sorted(row for row in self._memory.attempts.values() if row.job_id == job_id))
 
     async def history(self, job_id: JobId) -> list[HistoryRow]:
         """Does what the real one does."""

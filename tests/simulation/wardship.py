@@ -22,7 +22,9 @@ _WORD_S = 0.0005
 class SimWardship(Wardship):
     """Speaks to the warden of a pretended machine."""
 
-    def __init__(self, machine: Machine, ant: Process, config: AntConfig, on_lapse: Callable[[Incarnation], None]) -> None:
+    def __init__(
+        self, machine: Machine, ant: Process, config: AntConfig, on_lapse: Callable[[Incarnation], None]
+    ) -> None:
         super().__init__(config, on_lapse)
         self._machine = machine
         self._ant = ant
@@ -169,6 +171,14 @@ class InlineExecutor(DummyExecutor):
         self._machine.witness.work_began(self._machine.ant_id, key)
         run.handle.driver.add_done_callback(lambda _: self._ended(key))
         return run
+
+    async def wait(self, run: Run) -> Outcome:
+        """Waits for the end, and notes it before anybody hears of it."""
+        try:
+            return await super().wait(run)
+        finally:
+            assert isinstance(run.attempt.guard, AttemptGuard)
+            self._ended(run.attempt.guard._assignment.key)
 
     def _ended(self, key: Key) -> None:
         run = self._running.pop(key, None)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -30,7 +30,7 @@ from tests.simulation.stores import MemoryJournal
 from tests.simulation.trace import Trace
 
 #: Virtual seconds within which every job must have ended once nothing is disturbed any more.
-PATIENCE_S: Final = 90.0
+PATIENCE_S: Final = 120.0
 #: Virtual seconds that a run goes on after the last end: late echoes must change nothing.
 ECHO_S: Final = 2.0
 
@@ -46,7 +46,13 @@ class WatchedDatabase(MemoryDatabase):
         self.checker.committed(incarnation, batch)
 
     def take(
-        self, names: Collection[str], owner: QueenId, incarnation: str, lease_s: float, only_lapsed: bool, limit: int | None
+        self,
+        names: Collection[str],
+        owner: QueenId,
+        incarnation: str,
+        lease_s: float,
+        only_lapsed: bool,
+        limit: int | None,
     ) -> list[LeaseRow]:
         """Gives leases, and says so."""
         rows = super().take(names, owner, incarnation, lease_s, only_lapsed, limit)
@@ -119,6 +125,9 @@ class World:
         slots.update({ant.name: ant.slots for ant in self.ants})
         self.submissions = submissions(rng)
         self._is_over = False
+        #: What people asked for and was not taken yet.
+        self._open_count = len(self.submissions) + sum(len(item.commands) for item in self.submissions)
+        self.loop.set_exception_handler(self._defect)
         self._chaos = None if is_calm else Chaos(self, rng)
 
     def _database_time(self) -> datetime:
@@ -170,13 +179,22 @@ class World:
             await self._until(self.submissions[-1].at_s + 1.0)
         deadline = self.loop.now + PATIENCE_S
         while self.loop.now < deadline and not self._are_all_done():
+            self._resume_forgotten()
             await self._until(self.loop.now + 1.0)
         await self._until(self.loop.now + ECHO_S)
         self.checker.finish()
 
+    def _resume_forgotten(self) -> None:
+        """Resumes jobs whose commands came in another order than they were meant to."""
+        open_jobs = {command.row.job_id for command in self.database.commands.values() if not command.is_done}
+        for job in self.database.jobs.values():
+            if job.record.state == "PAUSED" and job.record.id not in open_jobs and not self._open_count:
+                self._open_count += 1
+                self._command(job.record.id, "resume")
+
     def _are_all_done(self) -> bool:
         jobs = self.database.jobs
-        is_in = all(item.job_id in jobs for item in self.submissions)
+        is_in = self._open_count == 0
         is_answered = all(command.is_done for command in self.database.commands.values())
         return is_in and is_answered and all(job.record.finished_at is not None for job in jobs.values())
 
@@ -184,7 +202,11 @@ class World:
         await asyncio.sleep(max(0.0, at_s - self.loop.now))
 
     def _submit(self, submission: Submission) -> None:
-        self._ask(lambda queen: queen.submit(submission), lambda: submission.job_id in self.accepted, f"submit {submission.job_id[-4:]}")
+        self._ask(
+            lambda queen: queen.submit(submission),
+            lambda: submission.job_id in self.accepted,
+            f"submit {submission.job_id[-4:]}",
+        )
 
     def _command(self, job_id: JobId, kind: str) -> None:
         done: list[bool] = []
@@ -198,8 +220,12 @@ class World:
         else:
             self.loop.world_later(0.5, self._command, job_id, kind)
 
-    def _ask(self, work: Callable[[QueenHost], Coroutine[None, None, None]], is_done: Callable[[], bool], what: str) -> None:
+    def _ask(
+        self, work: Callable[[QueenHost], Coroutine[None, None, None]], is_done: Callable[[], bool], what: str
+    ) -> None:
         """Asks one queen after the other until it is done, as a client does."""
+        if is_done():
+            self._open_count -= 1
         if is_done() or self._is_over:
             return
         queen = self.rng.choice(self.queens)
@@ -214,6 +240,12 @@ class World:
             self.trace.add(f"{queen.name} is asked to {what}")
             queen.process.spawn(attempt())
         self.loop.world_later(self.rng.uniform(1.0, 3.0), self._ask, work, is_done, what)
+
+    def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception that nobody took."""
+        error = context.get("exception")
+        if not self._is_over and not isinstance(error, FormicaryError):
+            self.checker.violate(f"a defect: {context['message']}: {error!r}")
 
     def unload(self) -> None:
         """Ends what is left, without a trace."""

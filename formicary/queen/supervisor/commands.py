@@ -88,7 +88,9 @@ class Commands:
                 ended.add(row.job_id)
         if ended:
             await self._loop.flushed()
-            self._wake.set()
+            # Those that are to be looked at again wait for the next tick, or this would never rest.
+            if any(row.id in self._taken for row in fresh):
+                self._wake.set()
 
     async def _load(self, rows: list[CommandRow]) -> dict[JobId, Prepared]:
         loaded = await self._shards.load_jobs([row.job_id for row in rows]) if rows else []
@@ -123,7 +125,8 @@ class Commands:
     def _later_or_refuse(self, row: CommandRow, stored: Prepared | None, shard: LiveShard) -> None:
         """A job that ran when the rows were read and is gone now is looked at again."""
         state = stored[0].job.state if stored is not None else "unknown"
-        if stored is None or state in (JobState.READY, JobState.EXECUTING, JobState.PAUSED):
+        is_unclaimed = stored is not None and state == JobState.PAUSED and stored[0].job.started_at is None
+        if stored is None or (state in (JobState.READY, JobState.EXECUTING, JobState.PAUSED) and not is_unclaimed):
             self._taken.pop(row.id, None)
             return
         self._done(row, shard, f"the job is {state}")

@@ -1,0 +1,139 @@
+"""Bugs to plant in ants and wardens (``bugs.py`` has those of queens and stores)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from formicary.ant.acceptance import Acceptance
+from formicary.ant.ant import Ant
+from formicary.ant.assignments import Assignment, Phase
+from formicary.ant.intake import Intake
+from formicary.ant.leases import Leases
+from formicary.ant.reporter import End, Reporter
+from formicary.events.tasks import DeclineReason, TaskDispatched
+from formicary.ids import Incarnation
+from tests.simulation.loop import Process
+from tests.simulation.machine import Machine, Warden, Work
+from tests.simulation.world import Parts
+
+
+class _FromReceipt(Leases):
+    def note_answer(self, epochs: Mapping[int, int], sequence: int, now: float) -> dict[int, float]:
+        if sequence in self._sent:
+            self._sent[sequence] = now
+        return super().note_answer(epochs, sequence, now)
+
+
+class _TakesOldEpochs(Acceptance):
+    def refusal(self, dispatch: TaskDispatched, incarnation: Incarnation, now: float) -> str | None:
+        reason = super().refusal(dispatch, incarnation, now)
+        return None if reason == DeclineReason.OLD_EPOCH else reason
+
+
+class _TakesOtherLives(Acceptance):
+    def refusal(self, dispatch: TaskDispatched, incarnation: Incarnation, now: float) -> str | None:
+        return super().refusal(dispatch, dispatch.incarnation, now)
+
+
+class _ForgetsCopies(Acceptance):
+    def is_copy(self, dispatch: TaskDispatched) -> bool:
+        return False
+
+
+class _HoldsTooShort(Reporter):
+    def ended(self, assignment: Assignment, end: End) -> None:
+        super().ended(assignment, end)
+        self._assignments.drop(assignment.key)
+
+
+class _KeepsWhatWaits(Intake):
+    def abandon(self) -> list[Assignment]:
+        kept = [item for item in self._slots._waiting.values() if item.phase is Phase.WAITING]
+        unfinished = super().abandon()
+        for assignment in kept:
+            assignment.is_abandoned = False
+            self._assignments.add(assignment)
+            self._slots.add(assignment)
+        return unfinished
+
+
+class _NeverAsks(Machine):
+    def is_guarded(self, warden: Warden, pid: int, work: Work) -> bool:
+        warden.guarded[pid] = work
+        return True
+
+
+class _NeverKills(Machine):
+    def end(self, warden: Warden, incarnation: Incarnation) -> None:
+        warden.obituaries.append((incarnation, []))
+
+
+class _BuriesFirst(Machine):
+    def kill_all(self, warden: Warden, incarnation: Incarnation | None) -> None:
+        self.loop.world_later(3.0, super().kill_all, warden, incarnation)
+
+
+class _HasAllPatience(Machine):
+    def _lose_patience(self, warden: Warden, incarnation: Incarnation) -> None:
+        pass
+
+
+class _SaysNothing(Machine):
+    def kill_ant(self, ant: Process) -> None:
+        self.crash_quietly(ant)
+
+    def crash_quietly(self, ant: Process) -> None:
+        """Kills the ant and leaves its work running, without a word."""
+        if self.warden is not None:
+            self.warden.is_gone = True
+        ant.kill()
+        self.on_dead()
+
+
+def _plant(change: Callable[[Ant], None]) -> Parts:
+    """Returns parts with an ant that is changed once it is made."""
+
+    class Planted(Ant):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            change(self)
+
+    return Parts(ant=Planted)
+
+
+def _lease_from_receipt(ant: Ant) -> None:
+    ant._leases.__class__ = _FromReceipt
+
+
+def _take_old_epochs(ant: Ant) -> None:
+    ant._acceptance.__class__ = _TakesOldEpochs
+
+
+def _take_other_lives(ant: Ant) -> None:
+    ant._acceptance.__class__ = _TakesOtherLives
+
+
+def _forget_copies(ant: Ant) -> None:
+    ant._acceptance.__class__ = _ForgetsCopies
+
+
+def _hold_too_short(ant: Ant) -> None:
+    ant._reporter.__class__ = _HoldsTooShort
+
+
+def _keep_what_waits(ant: Ant) -> None:
+    ant._intake.__class__ = _KeepsWhatWaits
+
+
+BUGS: Mapping[str, tuple[int, Parts]] = {
+    "a lease runs from the receipt of an answer": (5, _plant(_lease_from_receipt)),
+    "an ant accepts a dispatch of an old epoch": (5, _plant(_take_old_epochs)),
+    "an ant accepts a dispatch to another incarnation": (5, _plant(_take_other_lives)),
+    "an ant forgets which dispatches it has judged": (5, _plant(_forget_copies)),
+    "an attempt is held no more before its result is confirmed": (5, _plant(_hold_too_short)),
+    "what waits in the ant outlives the lease": (6, _plant(_keep_what_waits)),
+    "the warden confirms without looking at the lease": (6, Parts(machine=_NeverAsks)),
+    "the warden does not kill when a lease ends": (6, Parts(machine=_NeverKills)),
+    "the obituary is published before the work is dead": (6, Parts(machine=_BuriesFirst)),
+    "the warden lets a stopped ant go on": (6, Parts(machine=_HasAllPatience)),
+    "nobody kills the work of a dead ant": (6, Parts(machine=_SaysNothing)),
+}
