@@ -170,8 +170,12 @@ class Link:
         return self._admin
 
     @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Translates the driver's errors and keeps the account of losses."""
+    def errors(self, *, is_contact: bool = True) -> Iterator[None]:
+        """Translates the driver's errors and keeps the account of losses.
+
+        Args:
+            is_contact: success shows that the server is there; a wait that nothing ended does not.
+        """
         try:
             yield
         except _REFUSALS as exc:
@@ -179,7 +183,8 @@ class Link:
         except _LOSSES as exc:
             self.lifeline.lost(_text(exc))
             raise BrokerUnavailableError(self._url.shown, _text(exc)) from exc
-        self.lifeline.found()
+        if is_contact:
+            self.lifeline.found()
 
     def _settings(self) -> dict[str, Any]:
         url = self._url

@@ -94,11 +94,13 @@ class Member(HoldingSubscription):
         self._disown_where(lambda topic, _: topic not in assigned)
 
     async def _pull(self, max_count: int) -> list[Delivery]:
-        with self._link.errors():
+        with self._link.errors(is_contact=False):
             for place in self._consumer.assignment():
                 await self._bring_up_to_date(place)
             batches = await self._consumer.getmany(timeout_ms=_SLICE_MS, max_records=max_count)
-            if not batches:
+            if batches:
+                self._link.lifeline.found()
+            else:
                 await self._look_for_deleted()
         return [item for place, records in batches.items() for item in self._take(place, records)]
 
@@ -239,8 +241,10 @@ class Listener(PullingSubscription):
             self._consumer.seek(place, offset)
 
     async def _pull(self, max_count: int) -> list[Delivery]:
-        with self._link.errors():
+        with self._link.errors(is_contact=False):
             batches = await self._consumer.getmany(timeout_ms=_SLICE_MS, max_records=max_count)
+            if batches:
+                self._link.lifeline.found()
         return [Delivery(message_of(record), str(record.offset)) for records in batches.values() for record in records]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:

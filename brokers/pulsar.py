@@ -11,6 +11,7 @@ of the admin interface.
   groups have yet to acknowledge; whoever uses a topic sees to that once a minute.
 - A rejected message comes back a tenth of a second late: the client collects rejections.
 - A topic that is deleted while others publish to it is made anew by their next message, and its keeper with it.
+- A consumer that stood still gets what was on its way to it, also where another has done it since.
 - The server counts rejections in its memory: after its restart a message has five of them again.
 - ``publish`` returns when the bookies have the message; for a loss of power they need ``journalSyncData=true``, their
   default. A server needs ``managedLedgerNewEntriesCheckDelayInMillis=0`` or every hop takes 10 ms.

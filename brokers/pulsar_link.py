@@ -193,8 +193,12 @@ class Link:
         return f"persistent://{self.namespace}/{topic}"
 
     @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Translates the driver's errors and keeps the account of losses."""
+    def errors(self, *, is_contact: bool = True) -> Iterator[None]:
+        """Translates the driver's errors and keeps the account of losses.
+
+        Args:
+            is_contact: success shows that the server is there; a wait that nothing ended does not.
+        """
         try:
             yield
         except BrokerUnavailableError as exc:
@@ -205,7 +209,8 @@ class Link:
                 raise BrokerRefusedError(self._url.shown, str(exc)) from exc
             self.lifeline.lost(f"{type(exc).__name__}: {exc}")
             raise BrokerUnavailableError(self._url.shown, f"{type(exc).__name__}: {exc}") from exc
-        self.lifeline.found()
+        if is_contact:
+            self.lifeline.found()
 
     async def _keep(self) -> None:
         while True:

@@ -95,8 +95,10 @@ class Member(_Pumping):
             self._sources.append((topic, consumer, Pump(consumer.receive, _AHEAD)))
 
     async def _pull(self, max_count: int) -> list[Delivery]:
-        with self._link.errors():
+        with self._link.errors(is_contact=False):
             arrived = await self._arrivals(max_count)
+        if arrived:
+            self._link.lifeline.found()
         return [self._deliver(topic, consumer, received) for topic, consumer, received in arrived]
 
     def _deliver(self, topic: str, consumer: Any, received: Any) -> Delivery:
@@ -109,7 +111,7 @@ class Member(_Pumping):
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledges, and returns when that has left for the server."""
         self._check_open()
-        with self._link.errors():
+        with self._link.errors(is_contact=False):
             for delivery in deliveries:
                 self._let_go(delivery)
                 await delivery.token.consumer.acknowledge(delivery.token.received)
@@ -186,8 +188,10 @@ class Listener(_Pumping):
             self._sources.append((topic, reader, Pump(reader.read_next, _AHEAD)))
 
     async def _pull(self, max_count: int) -> list[Delivery]:
-        with self._link.errors():
+        with self._link.errors(is_contact=False):
             arrived = await self._arrivals(max_count)
+        if arrived:
+            self._link.lifeline.found()
         return [
             Delivery(message_of(topic, received), position_of(place_of(received)).decode())
             for topic, _, received in arrived

@@ -157,7 +157,8 @@ def test_a_server_that_is_down_is_unavailable_and_soon_said_to_be(crash: Crash) 
 def test_losing_the_server_is_counted_and_logged_and_so_is_finding_it(crash: Crash) -> None:
     assert crash.losses >= 1
     assert crash.returns >= 1
-    assert crash.logged.count("broker_lost") < 5  # each loss once, not each try
+    # Each change is logged once, not each try: one more by the broker that only tried to open, one that may still last.
+    assert crash.logged.count("broker_lost") <= crash.logged.count("broker_found_again") + 2
     assert {"broker_lost", "broker_found_again"} <= set(crash.logged)
 
 
