@@ -148,6 +148,7 @@ class Link:
         found = self._producers.get(topic)
         if found is None or (found.done() and (found.cancelled() or found.exception() is not None)):
             found = self._producers[topic] = asyncio.ensure_future(self._make_producer(topic))
+            found.add_done_callback(_nobody_asks)  # whoever waits is told all the same
         return await asyncio.shield(found)
 
     async def _make_producer(self, topic: str) -> Any:
