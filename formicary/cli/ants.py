@@ -27,16 +27,18 @@ def ant(
     log_level: options.LogLevelOption = None,
     log_format: options.LogFormatOption = None,
     ready_file: options.ReadyFileOption = None,
+    check: options.CheckOption = False,
 ) -> int:
     """Start an ant, which runs tasks; or list the live ones."""
     if context.invoked_subcommand is not None:
         return 0
+    from functools import partial
+
     from formicary import log, settings
     from formicary.cli.ant_flags import ant_options
-    from formicary.cli.colonies import serve_ant
-    from formicary.cli.serving import run_loop
 
-    loaded = settings.load(
+    load = partial(
+        settings.load,
         home=home,
         broker_url=broker_url,
         artifacts_url=artifacts_url,
@@ -44,8 +46,16 @@ def ant(
         log_level=log_level,
         log_format=log_format,
     )
-    log.configure(loaded.log_level, loaded.log_format)
     wanted = ant_options(ant_id=ant_id, slots=slots, tags=tags, methods=methods, python_path=python_path)
+    if check:
+        from formicary.cli.preflight import check_ant
+
+        return check_ant(load, wanted)
+    from formicary.cli.colonies import serve_ant
+    from formicary.cli.serving import run_loop
+
+    loaded = load()
+    log.configure(loaded.log_level, loaded.log_format)
     return run_loop(serve_ant(loaded, wanted, ready_file))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from formicary._origin import check_packages
-from formicary.cli import ants, definitions, jobs, run, serve, show_settings
+from formicary.cli import ants, broker, definitions, jobs, run, serve, show_settings
 
 #: Exit codes, as documented for users.
 DONE = 0
@@ -30,6 +30,7 @@ run.register(app)
 app.add_typer(ants.app, name="ant")
 app.add_typer(jobs.app, name="job")
 app.add_typer(definitions.app, name="definition")
+app.add_typer(broker.app, name="broker")
 show_settings.register(app)
 
 
@@ -68,6 +69,8 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _report(error: Exception) -> int:
+    from brokers.errors import BrokerError, UnknownBrokerError
+    from formicary.artifacts.base import ArtifactError
     from formicary.errors import DefinitionError, FormicaryError, UnavailableError
 
     if isinstance(error, typer.Abort):
@@ -78,6 +81,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, FormicaryError):
         _say(str(error))
         return UNREACHABLE if isinstance(error, UnavailableError) else _code_of(error)
+    if isinstance(error, BrokerError | ArtifactError):
+        _say(str(error))
+        return BAD_INPUT if isinstance(error, UnknownBrokerError) else UNREACHABLE
     format_message = getattr(error, "format_message", None)
     if format_message is not None:
         return _report_usage(error, str(format_message()))

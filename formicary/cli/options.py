@@ -53,6 +53,9 @@ LogFormatOption = Annotated[str | None, typer.Option("--log-format", help="conso
 ReadyFileOption = Annotated[
     str | None, typer.Option("--ready-file", help="File to create when it serves.", show_default=False)
 ]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Say whether all it needs is there, and exit: 0 if so, else 1.")
+]
 SlotsOption = Annotated[
     int | None, typer.Option("--slots", min=1, max=100_000, help="Tasks that run at once.", show_default=False)
 ]

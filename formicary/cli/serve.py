@@ -64,13 +64,15 @@ def queen(
     log_level: options.LogLevelOption = None,
     log_format: options.LogFormatOption = None,
     ready_file: options.ReadyFileOption = None,
+    check: options.CheckOption = False,
 ) -> int:
     """Serve a queen: the API, the scheduler and the jobs of the shards it owns."""
-    from formicary import log, settings
-    from formicary.cli.colonies import serve_queen
-    from formicary.cli.serving import run_loop
+    from functools import partial
 
-    loaded = settings.load(
+    from formicary import log, settings
+
+    load = partial(
+        settings.load,
         listen=listen,
         home=home,
         database_url=database_url,
@@ -81,5 +83,13 @@ def queen(
         log_level=log_level,
         log_format=log_format,
     )
+    if check:
+        from formicary.cli.preflight import check_queen
+
+        return check_queen(load)
+    from formicary.cli.colonies import serve_queen
+    from formicary.cli.serving import run_loop
+
+    loaded = load()
     log.configure(loaded.log_level, loaded.log_format)
     return run_loop(serve_queen(loaded, queen_id, ready_file))

@@ -64,6 +64,16 @@ async def migrate(database: Database, shard_count: int = 16) -> int:
     return newest
 
 
+async def versions(database: Database) -> tuple[int | None, int]:
+    """Returns the schema's version in the database, None where there is no schema yet, and the newest; changes nothing.
+
+    Raises:
+        UnavailableError: the database cannot be reached.
+    """
+    async with database.connection() as connection:
+        return await _version(connection), max(migration_files())
+
+
 async def _version(connection: "PoolConnectionProxy[asyncpg.Record]") -> int | None:
     if await connection.fetchval("SELECT to_regclass('colony')") is None:
         return None

@@ -1,0 +1,242 @@
+"""``formicary broker check`` against each real broker: what it proves, what it says when something is wrong."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from brokers.base import START, Broker, Edge, Entry, Message, Position
+from brokers.memory import MemoryBroker
+from brokers.memory_server import MemoryServer
+from brokers.probe import PREFIX, Findings, Step, probe
+from brokers.registry import make_broker
+
+Command = Callable[..., CompletedProcess[str]]
+Servers = Any  # the fixtures' classes live in conftest, which cannot be imported
+
+STEPS = (
+    "connect",
+    "round trips",
+    "order",
+    "positions",
+    "trim",
+    "large body",
+    "group",
+    "redelivery",
+    "dead letter",
+    "durability",
+)
+#: Wrong settings must show within this time, whatever the server does, in seconds; a check waits 5 s for an answer.
+FAST_S = 15.0
+BROKERS = ["redis", "kafka", "pulsar"]
+
+
+@pytest.fixture(params=BROKERS)
+def urls(request: pytest.FixtureRequest, servers: Servers) -> dict[str, str]:
+    return dict(servers.urls(request.param))
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(16)
+        yield server.getsockname()[1]
+
+
+def with_other_secret(url: str) -> str:
+    login, _, place = url.rpartition("@")
+    return f"{login.rpartition(':')[0]}:wrong-secret@{place}"
+
+
+def is_one_sentence(text: str) -> bool:
+    return text.startswith("formicary: ") and text.count("\n") == 1 and "Traceback" not in text
+
+
+def test_a_broker_is_proved_and_its_round_trips_are_told(formicary: Command, urls: dict[str, str]) -> None:
+    ended = formicary("broker", "check", "-o", "json", FORMICARY_BROKER_URL=urls["URL"])
+
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert (found["is_ok"], found["error"], found["left_behind"]) == (True, None, [])
+    assert tuple(step["name"] for step in found["steps"]) == STEPS
+    for times in (found["publish_ms"], found["round_trip_ms"]):
+        assert times["count"] == 100
+        assert 0 < times["p50"] <= times["p99"] < 1000
+    assert "throw-away" not in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "met", "weak"),
+    [
+        ("redis", {"appendonly", "appendfsync", "maxmemory-policy"}, set()),
+        ("kafka", {"unclean.leader.election.enable"}, {"replication.factor", "min.insync.replicas"}),
+        (
+            "pulsar",
+            {"brokerDeleteInactiveTopicsEnabled", "managedLedgerNewEntriesCheckDelayInMillis", "journalSyncData"},
+            {"write quorum", "ack quorum"},
+        ),
+    ],
+)
+def test_the_settings_that_durability_rests_on_are_read(
+    formicary: Command, servers: Servers, name: str, met: set[str], weak: set[str]
+) -> None:
+    url = servers.urls(name)["URL"]
+    found = json.loads(formicary("broker", "check", url, "-o", "json").stdout)["durability"]
+    assert {setting["setting"] for setting in found if setting["is_met"]} == met
+    assert {setting["setting"] for setting in found if not setting["is_met"]} == weak
+
+
+def test_weak_durability_is_a_warning_with_its_risk(formicary: Command, servers: Servers) -> None:
+    ended = formicary("broker", "check", servers.urls("kafka")["URL"])
+    assert ended.returncode == 0
+    warning = "  warn  replication.factor is 1, wanted 2 or more (3 is usual): otherwise a server that loses its power"
+    assert warning in ended.stdout
+    assert "round trip: p50 " in ended.stdout
+
+
+async def test_nothing_is_left_on_the_server(urls: dict[str, str]) -> None:
+    broker = make_broker(urls["URL"])
+    noted: list[Step] = []
+    findings = await probe(broker, noted.append)
+    assert (findings.error, findings.left_behind) == (None, [])
+    assert findings.steps == noted
+    async with asyncio.timeout(FAST_S):
+        # Kafka says that a topic is deleted a moment before it is.
+        while [name for name in await _topics(urls["URL"]) if PREFIX in name]:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.05)
+
+
+async def _topics(url: str) -> list[str]:
+    """Returns the topics that a server holds, asked with its own client."""
+    scheme = url.partition(":")[0]
+    if scheme == "redis":
+        from redis.asyncio import Redis
+
+        async with Redis.from_url(url) as client:
+            return [str(key) for key in await client.keys("*")]
+    if scheme == "kafka":
+        from aiokafka.admin import AIOKafkaAdminClient
+
+        admin = AIOKafkaAdminClient(bootstrap_servers=url.partition("://")[2])
+        await admin.start()
+        try:
+            return list(await admin.list_topics())
+        finally:
+            await admin.close()
+    import aiohttp
+
+    place, _, query = url.partition("?admin=")
+    token = place.partition("://:")[2].partition("@")[0]
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session,
+        session.get(f"{query}/admin/v2/persistent/public/default") as answer,
+    ):
+        return list(await answer.json())
+
+
+def test_a_wrong_secret_is_told_in_a_sentence(formicary: Command, urls: dict[str, str]) -> None:
+    began = time.monotonic()
+    ended = formicary("broker", "check", with_other_secret(urls.get("SASL_URL", urls["URL"])))
+    assert ended.returncode == 1
+    assert is_one_sentence(ended.stderr), ended.stderr
+    assert "refused" in ended.stderr
+    assert "wrong-secret" not in ended.stdout + ended.stderr
+    assert time.monotonic() - began < FAST_S
+
+
+def test_a_user_without_grants_is_told_what_it_may_not(formicary: Command, urls: dict[str, str]) -> None:
+    ended = formicary("broker", "check", urls["LIMITED_URL"], "-o", "json")
+    assert ended.returncode == 1
+    assert is_one_sentence(ended.stderr), ended.stderr
+    found = json.loads(ended.stdout)
+    assert [step["name"] for step in found["steps"]] == ["connect"]
+    assert "refused" in found["error"]
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "kafka", "kafkas", "pulsar", "pulsar+ssl"])
+@pytest.mark.parametrize("command", [("broker", "check"), ("ant", "--check", "--broker-url")])
+def test_a_server_that_is_not_there_is_told_at_once(formicary: Command, scheme: str, command: tuple[str, ...]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        began = time.monotonic()
+        ended = formicary(*command, f"{scheme}://127.0.0.1:{unused.getsockname()[1]}")
+    assert ended.returncode == 1
+    assert "cannot be reached" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert time.monotonic() - began < FAST_S
+
+
+@pytest.mark.parametrize("scheme", ["redis", "kafka", "pulsar"])
+def test_a_server_that_never_answers_is_not_waited_for(formicary: Command, scheme: str, silent_port: int) -> None:
+    began = time.monotonic()
+    url = f"{scheme}://127.0.0.1:{silent_port}"
+    ended = formicary("broker", "check", f"{url}?admin=http://127.0.0.1:{silent_port}" if scheme == "pulsar" else url)
+    assert ended.returncode == 1
+    assert is_one_sentence(ended.stderr), ended.stderr
+    assert time.monotonic() - began < FAST_S
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "known are memory://, redis://"),
+        ("amqp://host", "no broker speaks amqp://host"),
+        ("redis://host:port", "'port' is no port"),
+        ("kafka://host?surprise=1", "unknown option 'surprise'"),
+        ("pulsar://:secret@", "names no host"),
+    ],
+)
+def test_a_wrong_url_is_told_in_a_sentence(formicary: Command, url: str, words: str) -> None:
+    ended = formicary("broker", "check", url)
+    assert ended.returncode == 1
+    assert is_one_sentence(ended.stderr), ended.stderr
+    assert words in ended.stderr
+    assert "secret" not in ended.stdout + ended.stderr
+
+
+class Faulty(MemoryBroker):
+    """A broker that breaks one promise."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(MemoryServer())
+        self._fault = fault
+
+    async def publish(self, messages: Any) -> None:
+        if self._fault == "order" and len(messages) > 100:
+            messages = [*messages[50:], *messages[:50]]
+        if self._fault == "large body":
+            messages = [Message(m.topic, m.key, m.body[: 1024 * 512], m.headers) for m in messages]
+        if self._fault == "headers":
+            messages = [Message(m.topic, m.key, m.body) for m in messages]
+        await super().publish(messages)
+
+    async def read(self, topic: str, after: Position | Edge, max_count: int, timeout_s: float) -> list[Entry]:
+        if self._fault == "positions" and not isinstance(after, Edge):
+            after = START
+        return await super().read(topic, after, max_count, timeout_s)
+
+
+@pytest.mark.parametrize(
+    ("fault", "step", "words"),
+    [
+        ("order", "order", "the order of a key was not kept"),
+        ("headers", "order", "headers did not arrive"),
+        ("large body", "large body", "was changed on its way"),
+        ("positions", "positions", "something else than what follows"),
+    ],
+)
+async def test_a_broken_promise_is_found(fault: str, step: str, words: str) -> None:
+    broker: Broker = Faulty(fault)
+    findings: Findings = await probe(broker, lambda step: None)
+    assert findings.error is not None
+    assert words in findings.error
+    assert len(findings.steps) == STEPS.index(step)
+    assert findings.left_behind == []
