@@ -1,0 +1,59 @@
+"""Over Kafka: a topic has one partition; key, value and headers are the record's own."""
+
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+#: Of every topic that the colony uses.
+MAX_MESSAGE_BYTES = 4456448
+
+
+class KafkaBus:
+    """A producer, and a consumer per topic that is listened to."""
+
+    def __init__(self, servers: str) -> None:
+        self._servers = servers
+        self._producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
+        self._consumers: list[AIOKafkaConsumer] = []
+
+    @classmethod
+    async def open(cls, url: str) -> "KafkaBus":
+        """Returns a connection to a cluster without a log-in; with one, add the security settings of your client."""
+        bus = cls(urlsplit(url).netloc)
+        await bus._producer.start()
+        return bus
+
+    async def send(self, topic: str, key: str, body: bytes) -> None:
+        """Returns when all in-sync replicas have the message."""
+        await self._producer.send_and_wait(topic, body, key=key.encode(), partition=0)
+
+    async def listen(self, topic: str) -> AsyncIterator[bytes]:
+        """Returns an iterator over all messages from now on."""
+        await self._ensure(topic)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._servers, fetch_max_wait_ms=100)
+        await consumer.start()
+        self._consumers.append(consumer)
+        place = TopicPartition(topic, 0)
+        consumer.assign([place])
+        consumer.seek(place, (await consumer.end_offsets([place]))[place])
+        return (record.value async for record in consumer)
+
+    async def _ensure(self, topic: str) -> None:
+        """Makes a topic that does not exist, as the colony would, which takes no others."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
+        await admin.start()
+        try:
+            if topic not in await admin.list_topics():
+                servers = (await admin.describe_cluster())["brokers"]
+                config = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+                await admin.create_topics([NewTopic(topic, 1, min(3, len(servers)), topic_configs=config)])
+        finally:
+            await admin.close()
+
+    async def close(self) -> None:
+        """Disconnects."""
+        for consumer in self._consumers:
+            await consumer.stop()
+        await self._producer.stop()
