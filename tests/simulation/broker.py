@@ -187,7 +187,7 @@ class SimBroker(Broker):
 def _offset(log: _Log, after: Position | Edge) -> int:
     if after is Edge.START:
         return log.base
-    return log.end if after is Edge.END else int(after)  # type: ignore[arg-type]  # no Edge is left
+    return log.end if after is Edge.END else int(after)
 
 
 class SimBroadcast(Subscription):

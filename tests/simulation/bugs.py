@@ -149,21 +149,6 @@ def _trim_what_is_read(supervisor: Supervisor) -> None:
     supervisor._logs.__class__ = _TrimsWhatIsRead
 
 
-def _answer_without_lease(supervisor: Supervisor) -> None:
-    shards = supervisor.loop.shards
-    supervisor._desk._valid_epochs = lambda: {number: shard.epoch for number, shard in shards.items()}
-
-
-def _forget_the_lost(supervisor: Supervisor) -> None:
-    registry = supervisor._registry
-
-    def lose(incarnation: Any, *, counts: bool = True) -> None:
-        type(registry).lose(registry, incarnation, counts=counts)
-        del registry._lost[incarnation]
-
-    registry.lose = lose  # type: ignore[method-assign]  # that is the bug
-
-
 def _lose_what_is_inherited(supervisor: Supervisor) -> None:
     sweep, former = supervisor._sweep, supervisor._sweep._judge_inherited
 
@@ -187,9 +172,6 @@ BUGS: Mapping[str, Bug] = {
     "the result of any attempt ends the present one": Bug(4, _plant(_take_late_results)),
     "an attempt is taken for not running without the barrier": Bug(5, _plant(_skip_the_barrier)),
     "an ant is counted lost before its lease has ended": Bug(5, _plant(_lose_at_once)),
-    "an owner answers ants after its own lease": Bug(5, _plant(_answer_without_lease)),
-    "a lost incarnation is answered again": Bug(5, _plant(_forget_the_lost)),
     "what an older epoch dispatched is taken for not running at once": Bug(5, _plant(_lose_what_is_inherited)),
     **{name: Bug(section, parts) for name, (section, parts) in ant_bugs.BUGS.items()},
 }
-

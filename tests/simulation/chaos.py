@@ -29,7 +29,10 @@ class Chaos:
             (1, self._crash),
             (2, self._drain),
         ]
-        weights = [weight for weight, _ in kinds]
+        # A theme: runs in which much of the same goes wrong find what needs it twice, or for long.
+        theme = rng.randrange(2 * len(kinds))
+        weights = [weight * (6 if number == theme else 1) for number, (weight, _) in enumerate(kinds)]
+        self._is_stormy = theme == 3
         count = rng.randint(2, 9)
         self._plan = sorted(
             (
@@ -41,6 +44,8 @@ class Chaos:
 
     def begin(self) -> None:
         """Lets the disturbances come at their times."""
+        if self._is_stormy:
+            self._storm(CHAOS_END_S)
         for at_s, _, act in self._plan:
             self._world.loop.world_later(at_s, self._act, act)
 

@@ -5,7 +5,7 @@ Rules:
 - Nothing ever blocks: when nothing is ready, time moves to the next timer.
 - Every callback belongs to the process in whose context it was scheduled (a context variable), or to the world: the
   network, the servers, the machines. Callbacks of a frozen process wait until it thaws, those of a dead one never run.
-- ``time()`` is the clock of the process that asks. Timers of a process are set by its own clock, which may be fast or slow.
+- ``time()`` is the clock of the process that asks, fast or slow. Timers of a process are set by its own clock.
 - There is one order of events for a given program and seed: no threads, no system clock, no file descriptors.
 """
 
@@ -148,7 +148,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Returns the clock of the process that asks."""
         return self.now if self._current is None else self._current.boottime()
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # as loosely typed as those who call it
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """Sets a timer by the clock of the process that asks."""
@@ -168,9 +168,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Has callbacks run that waited for their process."""
         self._ready.extend(handles)
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]  # as loosely typed as those who call it
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
         """Calls at once: there are no threads here."""
-        done = self.create_future()
+        done: asyncio.Future[Any] = self.create_future()
         done.set_result(func(*args))
         return done
 

@@ -1,4 +1,4 @@
-"""What a run has to do: a few job types, and jobs of them with the times of their submission and of people's commands."""
+"""What a run has to do: a few job types, and jobs of them with the times of submissions and of people's commands."""
 
 from datetime import UTC, datetime
 from functools import cache
@@ -60,12 +60,14 @@ tasks:
     """
 job_type: long
 tasks:
-  - {task_type: a, method: SHELL, script: ["16 0"]}
+  - {task_type: a, method: SHELL, script: ["18 0"]}
 """,
     """
 job_type: inline
 tasks:
   - {task_type: a, method: DUMMY, duration_s: 15}
+  - {task_type: b, method: DUMMY, duration_s: 6}
+  - {task_type: c, method: DUMMY, duration_s: 3}
 """,
 )
 

@@ -32,7 +32,7 @@ class SimWardship(Wardship):
 
     async def start(self) -> None:
         """Waits for a former warden, as its lock would have it."""
-        while self._machine.warden is not None and not self._machine.warden.is_gone:
+        while self._machine.warden is not None and not self._machine.warden.is_gone:  # noqa: ASYNC110 - it polls too
             await asyncio.sleep(0.05)
         self._machine.warden = self._warden
         self._machine.tell_lapse = self._tell_lapse  # type: ignore[method-assign]  # the warden's end of the socket

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable, Collection, Coroutine, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -96,6 +96,11 @@ class Report:
     lines: Sequence[str] = field(repr=False)
     virtual_s: float
     callbacks: int
+
+    def summary(self) -> str:
+        """Says what was broken first, and how to see it again."""
+        first = self.violations[0] if self.violations else "nothing is broken"
+        return f"seed {self.seed}: {first} ({len(self.violations)})\n  python -m tests.simulation --seed {self.seed}"
 
 
 class World:
@@ -231,10 +236,8 @@ class World:
         queen = self.rng.choice(self.queens)
 
         async def attempt() -> None:
-            try:
+            with suppress(UnavailableError):
                 await work(queen)
-            except UnavailableError:
-                pass
 
         if queen.process is not None and queen.process.life is Life.RUNNING:
             self.trace.add(f"{queen.name} is asked to {what}")

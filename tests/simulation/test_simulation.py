@@ -1,0 +1,72 @@
+"""Colonies on virtual time, disturbed by chance: every promise holds in every run, and every run can be had again."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.world import Report, run
+
+ROOT = Path(__file__).parents[2]
+#: Of the batch that runs with every change; more: ``python -m tests.simulation --first N --count M``.
+FIRST, COUNT = 1, 400
+PROCESSES = 2
+
+
+def summaries(seeds: range) -> list[str]:
+    reports = [run(seed) for seed in seeds]
+    return [report.summary() for report in reports if report.violations]
+
+
+@pytest.mark.timeout(400)
+def test_no_promise_is_broken_whatever_goes_wrong() -> None:
+    parts = [range(FIRST + number, FIRST + COUNT, PROCESSES) for number in range(PROCESSES)]
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        broken = [summary for part in pool.map(summaries, parts) for summary in part]
+
+    assert not broken, "\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_an_undisturbed_colony_ends_all_its_jobs(seed: int) -> None:
+    report = run(seed, is_calm=True)
+
+    assert report.violations == ()
+    assert "COMPLETED" in "\n".join(report.lines)
+
+
+@pytest.mark.parametrize("seed", [4, 21])
+def test_a_seed_gives_the_same_run_again(seed: int) -> None:
+    first, second = run(seed), run(seed)
+
+    assert first.lines == second.lines
+    assert first.digest != run(seed + 1).digest
+
+
+def test_a_seed_gives_the_same_run_in_another_process_with_other_hashes() -> None:
+    outputs = {_run_apart(17, hash_seed) for hash_seed in ("1", "2")}
+
+    assert len(outputs) == 1
+    assert run(17).digest in outputs.pop()
+
+
+def _run_apart(seed: int, hash_seed: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--seed", str(seed)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_a_run_that_broke_something_says_how_to_see_it_again() -> None:
+    report = Report(seed=7, violations=("x",), digest="", lines=(), virtual_s=1.0, callbacks=1)
+
+    assert "python -m tests.simulation --seed 7" in report.summary()
