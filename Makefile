@@ -14,8 +14,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SEED ?= 1
+BROKER ?= redis
+# The shell counts in a variable SECONDS too: what it passed on is not meant.
+CHAOS_SECONDS := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60)
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +38,9 @@ lint: $(VENV)/.installed-dev ## style, types and import rules
 
 bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+chaos: $(VENV)/.installed-dev ## kill everything, again and again: SECONDS=300 SEED=7 BROKER=redis|kafka|pulsar
+	$(BIN)/python -m tests.e2e.colony.chaos --seconds $(CHAOS_SECONDS) --seed $(SEED) --broker $(BROKER)
 
 clean: ## remove the virtual environment, caches and the demo's folder
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
