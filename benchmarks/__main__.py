@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from benchmarks import brokers, budget, idle, latency, throughput
+from benchmarks import brokers, budget, idle, latency, recovery, scaling, throughput
 from benchmarks.report import Figure, table
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
@@ -25,6 +25,10 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "redis": brokers.redis,
     "kafka": brokers.kafka,
     "pulsar": brokers.pulsar,
+    "ants": scaling.ants,
+    "crowd": scaling.crowd,
+    "pending": scaling.pending,
+    "recovery": recovery.recovery,
 }
 
 

@@ -67,6 +67,11 @@ class LiveAnt:
         """Returns how many attempts are with the ant."""
         return len(self.attempts)
 
+    @property
+    def load(self) -> float:
+        """Returns the attempts with the ant per slot: above 1 some of them wait there."""
+        return len(self.attempts) / self.registration.slots
+
     def next_number(self, shard: int, epoch: int) -> int:
         """Returns the next running number of dispatches, per shard and epoch, from 1; epochs only rise."""
         newest, number = self.numbers.get(shard, (epoch, 0))
@@ -93,6 +98,9 @@ class AntRegistry:
         self._matching: dict[Requirement, list[LiveAnt]] = {}
         #: Whether the loss counts, per lost incarnation; what was lost or asked about last is at the end.
         self._lost: dict[Incarnation, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._ants)
 
     def __iter__(self) -> Iterator[LiveAnt]:
         return iter(list(self._ants.values()))
@@ -172,18 +180,14 @@ class AntRegistry:
         """Returns incarnations counted lost: those lost, or heard of, last."""
         return tuple(islice(reversed(self._lost), LOST_TOLD))
 
-    def choose(self, requirement: Requirement, now: float) -> LiveAnt | None:
-        """Returns the ant with the smallest share of its room in use, or None where none has room."""
-        best: LiveAnt | None = None
-        best_load = 1.0
+    def with_room(self, requirement: Requirement, now: float) -> list[LiveAnt]:
+        """Returns the ants that could take one more attempt now."""
         method = requirement[0]
-        for ant in self._offering(requirement):
-            if ant.is_draining or ant.backoff_until > now:
-                continue
-            load = ant.in_flight / (ant.capacity(method) or 1)
-            if load < best_load:
-                best, best_load = ant, load
-        return best
+        return [
+            ant
+            for ant in self._offering(requirement)
+            if not ant.is_draining and ant.backoff_until <= now and ant.in_flight < ant.capacity(method)
+        ]
 
     def explain(self, requirement: Requirement) -> str:
         """Says why a task with this requirement waits."""

@@ -1,5 +1,6 @@
 """Gives runnable tasks to ants: the last thing a batch does before it is committed."""
 
+import heapq
 from datetime import datetime
 
 import msgspec
@@ -26,15 +27,29 @@ class Dispatcher:
             self._fill(requirement)
 
     def _fill(self, requirement: Requirement) -> None:
-        engine = self._engine
+        """Gives to the least loaded ant, a few at a time, until nothing waits or no ant has room."""
+        engine, method = self._engine, requirement[0]
         now, boot = engine.clock.now(), engine.clock.boottime()
-        while (ant := engine.registry.choose(requirement, boot)) is not None:
-            # A share of the ant's room at a time, so that the choice among many ants is not made per task.
-            for _ in range(max(1, (ant.capacity(requirement[0]) - ant.in_flight) // 4)):
+        ants = [(ant.load, order, ant) for order, ant in enumerate(engine.registry.with_room(requirement, boot))]
+        heapq.heapify(ants)
+        while ants:
+            _, order, ant = ants[0]
+            for _ in range(self._portion(requirement, ant, len(ants))):
                 entry = engine.ready.pop(requirement)
                 if entry is None:
                     return
                 self._give(ant, *entry, now, boot)
+            if ant.in_flight < ant.capacity(method):
+                heapq.heapreplace(ants, (ant.load, order, ant))
+            else:
+                heapq.heappop(ants)
+
+    def _portion(self, requirement: Requirement, ant: LiveAnt, ant_count: int) -> int:
+        """Returns how many to give at once: few enough to spread what waits, many enough to choose seldom."""
+        room = ant.capacity(requirement[0]) - ant.in_flight
+        if ant_count == 1:
+            return room
+        return max(1, min(room // 4, self._engine.ready.count(requirement) // (2 * ant_count)))
 
     def _give(self, ant: LiveAnt, live: LiveJob, task_no: int, now: datetime, boot: float) -> None:
         order = live.program.tasks[task_no].constant_order

@@ -29,10 +29,10 @@ class Dispatch:
     """An attempt that is with an ant, dispatched in the present epoch by the batch of ``receipt``.
 
     ``is_confirmed``: the ant showed that it has it. Until then every sweep that finds it older than a third of a
-    lease sends ``event`` again.
+    lease sends ``event`` again. ``is_recalled``: it was asked back, for an ant that has free slots.
     """
 
-    __slots__ = ("event", "incarnation", "is_confirmed", "receipt", "sent_at")
+    __slots__ = ("event", "incarnation", "is_confirmed", "is_recalled", "receipt", "sent_at")
 
     def __init__(self, event: Event, incarnation: Incarnation, sent_at: float, receipt: Receipt) -> None:
         self.event = event
@@ -40,6 +40,7 @@ class Dispatch:
         self.sent_at = sent_at
         self.receipt = receipt
         self.is_confirmed = False
+        self.is_recalled = False
 
 
 class Barrier(NamedTuple):

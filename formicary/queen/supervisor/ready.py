@@ -37,6 +37,10 @@ class ReadyQueue:
         """Returns the requirements for which something waits."""
         return list(self._lanes)
 
+    def count(self, requirement: Requirement) -> int:
+        """Returns how many tasks wait for this, withdrawn ones that nobody passed over yet included."""
+        return sum(len(lane) for lane in self._lanes.get(requirement, {}).values())
+
     def pop(self, requirement: Requirement) -> Entry | None:
         """Takes the next task that is still waiting, or None where there is none."""
         lanes = self._lanes.get(requirement)
@@ -54,11 +58,12 @@ class ReadyQueue:
     def job_gone(self) -> None:
         """Notes that a job left memory. Tasks of such jobs are let go of now and then: nobody may ever ask for them."""
         self._gone_count += 1
-        if self._gone_count > GONE_SLACK and self._gone_count > self._size():
+        if self._gone_count > GONE_SLACK and self._gone_count > self.size():
             self._gone_count = 0
             self._let_go()
 
-    def _size(self) -> int:
+    def size(self) -> int:
+        """Returns how many tasks are queued, withdrawn ones that nobody passed over yet included."""
         return sum(len(lane) for lanes in self._lanes.values() for lane in lanes.values())
 
     def _let_go(self) -> None:

@@ -20,6 +20,7 @@ from formicary.ids import JobId, QueenId
 from formicary.queen.leases import LeaseKeeper
 from formicary.queen.registry import AntRegistry
 from formicary.queen.supervisor.ants import AntDesk
+from formicary.queen.supervisor.balance import recall_waiting
 from formicary.queen.supervisor.commands import Commands
 from formicary.queen.supervisor.launching import Launching
 from formicary.queen.supervisor.live import LiveShard
@@ -259,6 +260,7 @@ class Supervisor(Service):
             self._sweep.count_lost()
             self.loop.put(self._settle_attempts)
             self.loop.put(lambda _: waiting_reasons(self.loop.engine))
+            self.loop.put(lambda _: recall_waiting(self.loop.engine, self.loop.shards.values()))
             self.loop.put(self._move_positions)
             self.commands.wake()
             self._launching.wake()

@@ -8,5 +8,9 @@ async def double(number: int) -> int:
     return number * 2
 
 
+async def rest() -> None:
+    await asyncio.sleep(0.5)
+
+
 def explode() -> None:
     raise ValueError("as asked")

@@ -1,0 +1,68 @@
+"""One queen, several ants: what waits is spread over their slots."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from formicary import settings as settings_module
+from formicary import wiring
+from formicary.model.jobs import JobRequest, JobView
+
+FOLDER = str(Path(__file__).parent)
+StartAnt = Callable[[str, int], Awaitable[None]]
+
+
+def resting(count: int) -> str:
+    """Returns a job of ``count`` tasks of half a second each."""
+    tasks = "\n".join(
+        f"  - {{task_type: t{n}, method: PYTHON, function: 'queen_functions:rest'}}" for n in range(count)
+    )
+    return f"job_type: resting\ntasks:\n{tasks}\n"
+
+
+def by_ant(job: JobView) -> Counter[str]:
+    """Returns how many tasks each ant ran."""
+    return Counter(str(task.ant_id) for task in job.tasks or ())
+
+
+@pytest.fixture
+async def apart(warm_home: Path, tmp_path: Path) -> AsyncIterator[tuple[Any, StartAnt]]:
+    """A queen, and a way to start ants beside it."""
+    broker = f"memory://{tmp_path.name}"
+    settings = settings_module.load({"FORMICARY_HOME": str(warm_home), "FORMICARY_BROKER_URL": broker})
+    async with wiring.queen(settings, "alone") as queen, AsyncExitStack() as ants:
+
+        async def start_ant(name: str, slots: int) -> None:
+            home = {"FORMICARY_HOME": str(tmp_path / name), "FORMICARY_BROKER_URL": broker}
+            options = wiring.AntOptions(id=name, slots=slots, methods=("PYTHON",), python_paths=(FOLDER,))
+            await ants.enter_async_context(wiring.ant(settings_module.load(home), options))
+
+        yield queen.manager, start_ant
+
+
+async def test_a_few_tasks_are_spread_over_all_slots(apart: tuple[Any, StartAnt]) -> None:
+    manager, start_ant = apart
+    for name, slots in (("small", 2), ("large", 6)):
+        await start_ant(name, slots)
+    await manager.save_definition(resting(8))
+
+    job = await manager.wait_for_end((await manager.submit(JobRequest(job_type="resting"))).job.id, 30)
+
+    assert by_ant(job) == {"small": 2, "large": 6}
+
+
+async def test_what_waits_at_a_busy_ant_moves_to_one_that_comes_later(apart: tuple[Any, StartAnt]) -> None:
+    manager, start_ant = apart
+    await start_ant("first", 1)
+    await manager.save_definition(resting(12))
+    submitted = await manager.submit(JobRequest(job_type="resting"))
+    await start_ant("second", 10)
+
+    job = await manager.wait_for_end(submitted.job.id, 30)
+
+    assert job.state == "COMPLETED"
+    assert by_ant(job)["second"] > by_ant(job)["first"] > 0
