@@ -107,7 +107,8 @@ def _one_at_a_time(lines: Iterable[Line]) -> Iterator[str]:
             yield f"{line.word} after attempt {newest} had started: {line}"
         elif line.word == "start" and line.attempt in started:
             yield f"one attempt twice: {line}"
-        started.add(line.attempt)
+        if line.word == "start":
+            started.add(line.attempt)
         newest = max(newest, line.attempt)
 
 

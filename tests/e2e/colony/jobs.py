@@ -162,8 +162,8 @@ def _unwanted(shop: Workshop) -> Kind:
 
 
 def _long(shop: Workshop) -> Kind:
-    tasks = [shop.shell("stay", "sleep 2"), shop.python("dwell", 1.5), shop.shell("close", "", "stay, dwell")]
-    return Kind(2, "long", tasks, ran=frozenset({"stay", "dwell", "close"}))
+    tasks = [shop.shell("stay", "sleep 3"), shop.python("dwell", 2.0), shop.shell("close", "", "stay, dwell")]
+    return Kind(5, "long", tasks, ran=frozenset({"stay", "dwell", "close"}))
 
 
 _MAKERS: tuple[Callable[[Workshop], Kind], ...] = (
