@@ -13,8 +13,9 @@ from formicary.clock import Clock
 from formicary.errors import DataError
 from formicary.events.base import Event
 from formicary.ids import JobId
-from formicary.metrics import COMMIT_ROWS, COMMIT_SECONDS
+from formicary.metrics import COMMIT_SECONDS
 from formicary.queen.supervisor.batch import Batch, job_ids_of, rows_of
+from formicary.queen.supervisor.counting import count_committed, count_sent
 from formicary.queen.supervisor.live import AttemptKey, LiveJob, LiveShard
 from formicary.store.errors import ClaimConflictError, DataRefusedError, FencedError, NotCommittedError
 from formicary.store.journal import Journal
@@ -24,8 +25,6 @@ log = structlog.get_logger(__name__)
 
 #: Published batches that may wait for the broker before committing pauses.
 PUBLISH_AHEAD = 4
-_TASK_ROWS = COMMIT_ROWS.labels("tasks")
-
 
 Sendable = tuple[list[Outgoing], list[asyncio.Event]]
 """The messages of a committed batch, and who waits until they are sent."""
@@ -86,7 +85,6 @@ class Committer:
             tell(batch.waiters)
             return
         batch.receipt.is_committed = True
-        _TASK_ROWS.inc(len(rows.tasks))
         self._claimed(batch.claims)
         _note_positions(batch, written)
         if batch.ended:
@@ -105,6 +103,7 @@ class Committer:
             try:
                 await self._journal.commit(part)
                 written = part.shards
+                count_committed(part)
             except ClaimConflictError as error:
                 parts.append(self._without_claims(batch, part, set(error.job_ids), str(error)))
             except FencedError as error:
@@ -156,6 +155,8 @@ class Committer:
                 return
             for out in outgoing:
                 await self._send([out])
+        else:
+            count_sent(outgoing)
 
 
 def tell(waiters: Iterable[asyncio.Event]) -> None:

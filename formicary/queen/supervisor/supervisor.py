@@ -22,6 +22,7 @@ from formicary.queen.registry import AntRegistry
 from formicary.queen.supervisor.ants import AntDesk
 from formicary.queen.supervisor.balance import recall_waiting
 from formicary.queen.supervisor.commands import Commands
+from formicary.queen.supervisor.counting import measure
 from formicary.queen.supervisor.launching import Launching
 from formicary.queen.supervisor.live import LiveShard
 from formicary.queen.supervisor.loading import Prepared, prepare
@@ -264,6 +265,7 @@ class Supervisor(Service):
             self.loop.put(self._move_positions)
             self.commands.wake()
             self._launching.wake()
+            measure(self.loop.engine, self.loop.shards.values())
             await self._logs.trim(self.loop.shards.values())
 
     def _move_positions(self, now: datetime) -> None:

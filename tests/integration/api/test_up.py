@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,44 @@ def test_a_job_is_applied_submitted_waited_for_and_read(served: Place) -> None:
     assert served.call("definition", "show", "quick").stdout.strip() == QUICK.strip()
     (ant,) = document(served.call("ant", "list", "-o", "json"))["items"]
     assert ant["slots"] == 4
+
+
+def scraped(place: Place) -> dict[str, float]:
+    """Returns the metrics of the server by name and labels."""
+    with urllib.request.urlopen(f"{place.environment['FORMICARY_SERVER']}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+
+def test_metrics_tell_of_a_job_that_ran(served: Place) -> None:
+    before = scraped(served)
+    assert served.call("run", served.quick, "-p", "name=you").returncode == 0
+    after = scraped(served)
+
+    for name in (
+        "formicary_jobs_submitted_total",
+        'formicary_jobs_ended_total{state="COMPLETED"}',
+        'formicary_tasks_ended_total{state="COMPLETED"}',
+        "formicary_tasks_dispatched_total",
+        "formicary_log_lines_written_total",
+    ):
+        assert after[name] == before[name] + 1, name
+    assert after['formicary_jobs_ended_total{state="FAILED"}'] == before['formicary_jobs_ended_total{state="FAILED"}']
+    for table in ("jobs", "tasks", "history"):
+        assert after[name := f'formicary_journal_rows_total{{table="{table}"}}'] > before[name], name
+    assert after["formicary_journal_commit_seconds_count"] > before["formicary_journal_commit_seconds_count"]
+
+
+def test_metrics_tell_what_runs_and_what_waits(served: Place) -> None:
+    served.call("definition", "apply", served.slow)
+    jobs = [document(served.call("job", "submit", "slow", "-o", "json"))["id"] for _ in range(5)]
+
+    gauges = ("formicary_jobs_live", "formicary_tasks_in_flight", "formicary_tasks_waiting", "formicary_ants_live")
+    until(lambda: [scraped(served)[name] for name in gauges] == [5, 4, 1, 1], lambda: str(scraped(served)))
+
+    for job_id in jobs:
+        assert served.call("job", "cancel", job_id).returncode == 0
+    until(lambda: [scraped(served)[name] for name in gauges] == [0, 0, 0, 1], lambda: str(scraped(served)))
 
 
 def test_a_job_that_does_not_complete_is_exit_code_1_and_a_refusal_2(served: Place) -> None:
