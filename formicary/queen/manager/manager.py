@@ -36,6 +36,8 @@ from formicary.queen.manager.submissions import Submissions, Submitted
 from formicary.store.jobs import StoredJob
 
 MAX_PAGE = 500
+#: How long a restart waits for the job's owner to carry it out, in seconds; it is carried out later all the same.
+RESTART_WAIT_S = 5.0
 
 
 class ArtifactDamagedError(FormicaryError):
@@ -250,7 +252,10 @@ class Manager:
         return await self._command(commands.RESUME, job_id)
 
     async def restart(self, job_id: str, request: commands.RestartRequest) -> JobView:
-        """Asks for the next attempt of an ended job.
+        """Asks for the next attempt of an ended job, and returns the job once its owner has opened that attempt.
+
+        So nobody who waits for the job next takes its former end for the new one. Where the owner does not come round
+        to it within ``RESTART_WAIT_S``, the job is returned as it is; the command stands.
 
         Raises:
             ConflictError: it has not ended, or nothing of it failed.
@@ -266,7 +271,10 @@ class Manager:
         is_clean = all(task.state not in (TaskState.FAILED, TaskState.CANCELLED) for task in tasks)
         if job.state is JobState.COMPLETED and is_clean and request.mode == "failed" and request.from_task is None:
             raise ConflictError(f'cannot restart job {job.id}: nothing of it failed; use mode "all" or from_task')
-        return await self._issue(commands.RESTART, await self._stored(job_id), msgspec.json.encode(body).decode())
+        stored = await self._stored(job_id)
+        command_id = await self._issue(commands.RESTART, stored, msgspec.json.encode(body).decode())
+        await self._carried_out(commands.RESTART, stored.view.id, command_id)
+        return await self.job(job_id)
 
     async def _command(self, kind: str, job_id: str, reason: str | None = None) -> JobView:
         stored = await self._stored(job_id)
@@ -279,12 +287,22 @@ class Manager:
             stored = await self._stored(job_id)
             commands.refuse_if_forbidden(kind, stored.view)
         body = {} if reason is None else {"reason": reason}
-        return await self._issue(kind, stored, msgspec.json.encode(body).decode())
+        await self._issue(kind, stored, msgspec.json.encode(body).decode())
+        return await self.job(job_id)
 
-    async def _issue(self, kind: str, stored: StoredJob, body: str) -> JobView:
-        await self._stores.commands.issue(stored.view.id, stored.shard, kind, body, None)
+    async def _issue(self, kind: str, stored: StoredJob, body: str) -> int:
+        command_id = await self._stores.commands.issue(stored.view.id, stored.shard, kind, body, None)
         self._around.wake.command(stored.shard)
-        return await self.job(stored.view.id)
+        return command_id
+
+    async def _carried_out(self, kind: str, job_id: JobId, command_id: int) -> None:
+        async def is_done() -> bool:
+            outcome = await self._stores.commands.outcome(command_id)
+            if outcome.refusal is not None:
+                raise ConflictError(f"cannot {kind} job {job_id}: {outcome.refusal}")
+            return outcome.is_done
+
+        await self._around.watch.wait(job_id, RESTART_WAIT_S, is_done)
 
     def _announce(self, kind: str, job_id: JobId) -> None:
         if kind == commands.CANCEL:

@@ -184,7 +184,28 @@ async def test_a_failed_job_is_restarted_from_a_task_that_it_has(api: Api, front
     assert (await api.call("POST", path, json={"mode": "some"}))[0] == 422
     assert (await api.call("POST", path, json={"from_task": "none"}))[0] == 422
     assert (await api.call("POST", path, data=b"{"))[0] == 400
-    assert (await api.call("POST", path, json={"from_task": "second"}))[0] == 202
+    async with asyncio.TaskGroup() as group:
+        group.create_task(deal_with_command(front, refusal=None))
+        assert (await api.call("POST", path, json={"from_task": "second"}))[0] == 202
+
+
+async def test_a_restart_that_its_owner_refuses_is_a_conflict(api: Api, front: QueenFront) -> None:
+    job_id = (await api.submit())["id"]
+    await front.start_job(job_id)
+    await front.end_job(job_id, "FAILED")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(deal_with_command(front, refusal="it is too late"))
+        status, document = await api.call("POST", f"{JOBS}/{job_id}/restart")
+
+    assert (status, document["detail"]) == (409, f"cannot restart job {job_id}: it is too late")
+
+
+async def deal_with_command(front: QueenFront, refusal: str | None) -> None:
+    """Does what an owner does once there is a command."""
+    while not front.wake.shards:  # noqa: ASYNC110 - the recording double has no signal
+        await asyncio.sleep(0)
+    await front.execute("UPDATE job_commands SET done_at = now(), refusal = $1", refusal)
 
 
 def chunk(job_id: str, task_no: int, *lines: str, first: int = 1) -> Outgoing:

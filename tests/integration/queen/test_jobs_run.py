@@ -181,8 +181,9 @@ tasks:
     )
     assert job.state is JobState.FAILED
     (tmp_path / "fixed").touch()
-    await colony.manager.restart(job.id, RestartRequest())
-    await colony.until(job.id, lambda job: job.attempt == 2 and job.state is JobState.COMPLETED)
+    assert (await colony.manager.restart(job.id, RestartRequest())).attempt == 2
+    ended = await colony.end(job.id)  # not the former end
+    assert (ended.attempt, ended.state) == (2, JobState.COMPLETED)
     assert (tmp_path / "good").read_text() == "x\n"
 
 
