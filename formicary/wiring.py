@@ -100,9 +100,13 @@ class Colony:
 
 
 @asynccontextmanager
-async def up(settings: Settings, options: AntOptions) -> AsyncIterator[Colony]:
-    """A queen and one ant in this event loop."""
-    async with _Foundation(settings) as foundation:
+async def up(settings: Settings, options: AntOptions, give_up_after_s: float | None = None) -> AsyncIterator[Colony]:
+    """A queen and one ant in this event loop.
+
+    Args:
+        give_up_after_s: how long it may wait for servers that are away; None: as long as it takes.
+    """
+    async with _Foundation(settings, give_up_after_s) as foundation:
         queen = await foundation.queen("up")
         ant = await foundation.ant(options, "local", queen.shard_count)
         yield Colony(foundation.services, queen.manager, ant, foundation.database_url)
@@ -154,8 +158,9 @@ class _Services:
 class _Foundation:
     """Broker, artifacts, and (for a queen) the database, opened on demand and closed in reverse order."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, give_up_after_s: float | None = None) -> None:
         self._settings = settings
+        self._give_up_after_s = give_up_after_s
         self._clock: Clock = SystemClock()
         self._incarnation = new_uuid7()
         self._stack = AsyncExitStack()
@@ -301,12 +306,14 @@ class _Foundation:
     async def _open_broker(self) -> None:
         self._broker = make_broker(self._settings.broker_url)
         self._stack.push_async_callback(self._broker.close)
-        pause_s = 0.1
+        began, limit_s, pause_s = self._clock.boottime(), self._give_up_after_s, 0.1
         while True:
             try:
                 await self._broker.open()
                 break
             except BrokerUnavailableError as error:
+                if limit_s is not None and self._clock.boottime() - began + pause_s > limit_s:
+                    raise
                 log.warning("broker_away", reason=error.reason, retry_in_s=pause_s)
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, 2.0)
@@ -326,7 +333,7 @@ class _Foundation:
         self.database_url = url
         database = Database(url)
         self._stack.push_async_callback(database.close)
-        await database.wait_until_open()
+        await database.wait_until_open(self._give_up_after_s)
         await migrate(database)
         return database
 

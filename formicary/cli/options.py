@@ -72,7 +72,7 @@ def params_of(given: list[str] | None) -> dict[str, object]:
     """Returns ``KEY=VALUE`` texts as params.
 
     Raises:
-        InvalidInputError: one has no ``=`` or no key.
+        InvalidInputError: one has no ``=`` or no key, or is not text.
     """
     import json
 
@@ -80,6 +80,7 @@ def params_of(given: list[str] | None) -> dict[str, object]:
 
     params: dict[str, object] = {}
     for text in given or []:
+        _refuse_bytes("-p", text)
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise InvalidInputError(f"-p {text!r} is not KEY=VALUE, such as -p region=eu")
@@ -94,12 +95,13 @@ def labels_of(given: list[str] | None) -> dict[str, str]:
     """Returns ``KEY=VALUE`` texts as labels.
 
     Raises:
-        InvalidInputError: one has no ``=`` or no key.
+        InvalidInputError: one has no ``=`` or no key, or is not text.
     """
     from formicary.errors import InvalidInputError
 
     labels: dict[str, str] = {}
     for text in given or []:
+        _refuse_bytes("--label", text)
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise InvalidInputError(f"--label {text!r} is not KEY=VALUE, such as --label team=data")
@@ -110,6 +112,14 @@ def labels_of(given: list[str] | None) -> dict[str, str]:
 def words_of(text: str | None) -> tuple[str, ...]:
     """Returns the words of ``a,b``."""
     return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _refuse_bytes(flag: str, text: str) -> None:
+    """Raises where the shell handed over bytes that are no text in this locale; Python keeps such as surrogates."""
+    from formicary.errors import InvalidInputError
+
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InvalidInputError(f"{flag} {text!r} is not UTF-8 text; set LANG=C.UTF-8 if it is")
 
 
 def _refuse_constant(word: str) -> object:

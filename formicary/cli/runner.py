@@ -28,6 +28,8 @@ from formicary.queen.manager.manager import Manager
 from formicary.settings import Settings
 
 _INTERRUPTED = 130
+#: How long a run waits for servers that are away, in seconds: somebody sits in front of it.
+_PATIENCE_S = 5.0
 
 
 class Wanted(NamedTuple):
@@ -77,7 +79,7 @@ async def _run_here(loaded: Settings, wanted: Wanted) -> int:
     from formicary.cli.ant_flags import ant_options
 
     options = ant_options(slots=wanted.slots, python_path=wanted.python_path)
-    async with wiring.up(loaded, options) as colony:
+    async with wiring.up(loaded, options, _PATIENCE_S) as colony:
         ledger = RunLedger(loaded.home)
         await ledger.cancel_orphans(colony.manager)
         saved = await colony.manager.save_definition(wanted.text, wanted.file)

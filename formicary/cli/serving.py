@@ -62,10 +62,31 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 async def serve(server: AbstractAsyncContextManager[Server], ready_file: str | None) -> int:
     """Runs ``server`` until SIGTERM or SIGINT; returns the exit code.
 
-    The exit of the context drains. ``ready_file`` appears when the server serves, and goes when it stops.
+    The exit of the context drains. A server that is still starting, waiting for its database perhaps, has nothing to
+    drain: its start is given up. ``ready_file`` appears when the server serves, and goes when it stops.
     """
-    stop = _stop_on_signals()
+    stop, is_serving = _stop_on_signals(), asyncio.Event()
+    serving = asyncio.ensure_future(_serve(server, stop, is_serving, ready_file))
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not is_serving.is_set():
+            serving.cancel()
+        await asyncio.wait({serving})
+    finally:
+        stopped.cancel()
+        serving.cancel()
+    if not serving.cancelled():
+        serving.result()
+    log.info("stopped")
+    return 0
+
+
+async def _serve(
+    server: AbstractAsyncContextManager[Server], stop: asyncio.Event, is_serving: asyncio.Event, ready_file: str | None
+) -> None:
     async with server as running:
+        is_serving.set()
         _say_ready(ready_file)
         ended = asyncio.ensure_future(running.wait())
         stopped = asyncio.ensure_future(stop.wait())
@@ -78,8 +99,6 @@ async def serve(server: AbstractAsyncContextManager[Server], ready_file: str | N
             ended.cancel()
             stopped.cancel()
             _forget_ready(ready_file)
-    log.info("stopped")
-    return 0
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -100,6 +101,32 @@ def test_a_server_that_is_not_there_is_one_line_and_exit_code_3() -> None:
         assert ended.returncode == 3
         assert is_one_line(ended.stderr)
         assert "http://127.0.0.1:1" in ended.stderr
+
+
+def test_a_run_gives_a_database_up_that_is_not_there(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("job_type: x\ntasks: [{task_type: a, method: SHELL, script: ['true']}]\n")
+    away = {"FORMICARY_HOME": str(tmp_path / "home"), "FORMICARY_DATABASE_URL": "postgresql://a@127.0.0.1:1/a"}
+
+    ended = formicary("run", str(job), "--log-level", "error", **away)
+
+    assert ended.returncode == 3
+    assert is_one_line(ended.stderr), ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_waits_for_its_database_stops_on_one_signal(number: signal.Signals, tmp_path: Path) -> None:
+    url = "postgresql://a@127.0.0.1:1/a"
+    command = [str(FORMICARY), "up", "--home", str(tmp_path), "--database-url", url, "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        assert any("database_away" in line for line in server.stderr)
+
+        server.send_signal(number)
+        try:
+            assert server.wait(10) == 0
+        finally:
+            server.kill()
 
 
 def test_something_else_than_formicary_behind_the_address_is_said() -> None:

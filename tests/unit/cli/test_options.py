@@ -32,6 +32,13 @@ def test_a_param_without_a_key_or_value_is_refused(text: str) -> None:
         labels_of([text])
 
 
+def test_bytes_that_are_no_text_are_refused_naming_the_flag() -> None:
+    with pytest.raises(InvalidInputError, match=r"-p .* is not UTF-8"):
+        params_of(["name=caf\udce9"])
+    with pytest.raises(InvalidInputError, match=r"--label .* is not UTF-8"):
+        labels_of(["name=caf\udce9"])
+
+
 def test_words_are_split_and_trimmed() -> None:
     assert words_of(" a, b,,c ") == ("a", "b", "c")
     assert words_of(None) == ()
