@@ -32,7 +32,8 @@ _FILL = """
 INSERT INTO jobs (id, job_type_id, definition_id, shard, state, due_at, created_at)
 SELECT gen_random_uuid(), t.id, d.id, n % (SELECT count(*) FROM leases WHERE shard IS NOT NULL), 'PENDING',
     now(), now()
-FROM generate_series(1, $1) AS n CROSS JOIN definitions d JOIN job_types t USING (job_type) WHERE d.job_type = 'wide-1'"""
+FROM generate_series(1, $1) AS n CROSS JOIN definitions d JOIN job_types t USING (job_type)
+WHERE d.job_type = 'wide-1'"""
 
 
 async def ants() -> list[Figure]:
