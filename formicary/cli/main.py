@@ -69,8 +69,6 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _report(error: Exception) -> int:
-    from brokers.errors import BrokerError, UnknownBrokerError
-    from formicary.artifacts.base import ArtifactError
     from formicary.errors import DefinitionError, FormicaryError, UnavailableError
 
     if isinstance(error, typer.Abort):
@@ -81,6 +79,10 @@ def _report(error: Exception) -> int:
     if isinstance(error, FormicaryError):
         _say(str(error))
         return UNREACHABLE if isinstance(error, UnavailableError) else _code_of(error)
+    # Not before: the error may be that another package is found under the name of ours.
+    from brokers.errors import BrokerError, UnknownBrokerError
+    from formicary.artifacts.base import ArtifactError
+
     if isinstance(error, BrokerError | ArtifactError):
         _say(str(error))
         return BAD_INPUT if isinstance(error, UnknownBrokerError) else UNREACHABLE
