@@ -53,6 +53,15 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_metric_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    defined = set(re.findall(r'(?:Counter|Gauge|Histogram)\(\s*"(formicary_\w+)"', SOURCE))
+    documented = {name.removesuffix("_total") for name in re.findall(r"`(formicary_\w+?)(?:\{\w+\})?`", text)}
+
+    assert len(defined) > 10
+    assert documented == defined
+
+
 def test_every_setting_is_documented() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     assert [variable.name for variable in VARIABLES if f"`{variable.name}`" not in text] == []
