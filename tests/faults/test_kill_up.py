@@ -4,11 +4,15 @@ import os
 import signal
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.timeout(240)
+
+#: What a start after ``kill -9`` may take; the median counts, because the machine does other things too.
+READY_AGAIN_S = 3.0
 
 #: Each task notes its start and end in a ledger; `open`/`close` pairs show what ran when.
 TASK = """  - task_type: {name}
@@ -41,6 +45,7 @@ def test_a_job_survives_a_kill_at_each_of_its_steps(up: Any, tmp_path: Path) -> 
     up.start()
     job_id = up.submit(definition(ledger))
     done_before: dict[str, int] = {}
+    restarts_s = []
     for step in range(1, 13):
         up.until(lambda step=step: len(lines(ledger)) >= step or is_over(up, job_id), f"step {step}")
         known = up.job(job_id)
@@ -49,13 +54,13 @@ def test_a_job_survives_a_kill_at_each_of_its_steps(up: Any, tmp_path: Path) -> 
         for name in completed(known):
             done_before.setdefault(name, sum(line.startswith(f"open {name} ") for line in lines(ledger)))
         up.kill()
-        restarted_s = up.start()
-        assert restarted_s < 5, f"serving again took {restarted_s:.1f} s"
+        restarts_s.append(up.start())
     job = up.job(job_id, wait_s=60)
     assert job["state"] == "COMPLETED", job
     for name, runs in done_before.items():
         assert sum(line.startswith(f"open {name} ") for line in lines(ledger)) == runs, f"{name} ran again"
     assert all(task["error_code"] is None and task["retries_used"] == 0 for task in job["tasks"])
+    assert median(restarts_s) < READY_AGAIN_S, restarts_s
     assert_no_two_at_once(lines(ledger))
 
 

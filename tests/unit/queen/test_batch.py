@@ -103,13 +103,15 @@ def test_forgetting_a_shard_takes_everything_of_it_back(queen: Queen) -> None:
 
 def test_rows_of_some_jobs_leave_out_all_others(queen: Queen) -> None:
     begun(queen, "a", "b")
+    for live in queen.shard.jobs.values():
+        queen.engine.batch.claim(live, leader_epoch=1)
     rows = closed(queen)
 
     part = rows_of(rows, {JobId("a")}, {1: 1})
 
     assert job_ids_of(part) == {"a"}
     assert {row.job_id for row in part.history} == {"a"}
-    assert part.running_deltas == {1: 1}
+    assert (part.claims, part.running_deltas) == (["a"], {1: 1})
     assert part.shards == rows.shards
 
 

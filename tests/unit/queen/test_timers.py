@@ -37,6 +37,7 @@ def test_timers_of_jobs_that_are_gone_neither_fire_nor_wake_anyone(queen: Queen)
     timers, gone, stays = Timers(), wake(queen, "gone"), wake(queen, "stays")
     timers.add(1.0, gone)
     timers.add(2.0, stays)
+    timers.add(3.0, gone)
     gone.live.is_gone = True
 
     assert timers.next_due() == 2.0
