@@ -139,6 +139,10 @@ class Runner:
             assignment.run = None
             self._deadlines.remove(assignment)
             await executor.cleanup(run)
+            if assignment.is_abandoned:
+                # Others will be given the task once this incarnation is said to be over: not while its function runs
+                # on in a thread. If that takes too long, the warden ends the ant.
+                await executor.released(run)
 
     def _attempt(self, assignment: Assignment, folder: AttemptFolder) -> Attempt:
         job_id, _, number = assignment.key

@@ -128,3 +128,16 @@ def test_a_second_ant_of_an_id_on_another_machine_is_refused_and_told_who_holds_
     assert re.search(rf"ant id a1 is held by [^ ]+:{process.pid};", second.log.read_text())
     job_id = begun(stage, colony, "")
     assert wait_for_end(colony.any_queen(), job_id)["state"] == "COMPLETED"
+
+
+def test_a_function_that_outlasts_its_ants_lease_never_runs_beside_its_next_attempt(stage: Stage) -> None:
+    colony = stage.colony(queens=1, ants=2, ant_lease_s=SHORT_LEASE_S)
+    queen = colony.queens["q1"]
+    job_id = stage.submit(queen, "lone", stage.shop.python("work", 8.0))[0]
+    colony.until(lambda: stage.lines(job_id, "work", "start"), "the function runs")
+    queen.send(signal.SIGSTOP)
+    colony.until(lambda: any(ant.events("ant_incarnation_over") for ant in colony.ants.values()), "the lease is over")
+    queen.send(signal.SIGCONT)
+    assert wait_for_end(queen, job_id)["state"] == "COMPLETED"
+    assert len(stage.lines(job_id, "work", "start")) > 1
+    assert not stage.overlaps()
