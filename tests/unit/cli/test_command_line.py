@@ -103,6 +103,19 @@ def test_a_server_that_is_not_there_is_one_line_and_exit_code_3() -> None:
         assert "http://127.0.0.1:1" in ended.stderr
 
 
+def test_an_interrupt_while_the_command_line_is_imported_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", "from formicary.cli.entry import main; main()"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
+
+
 def test_a_run_gives_a_database_up_that_is_not_there(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text("job_type: x\ntasks: [{task_type: a, method: SHELL, script: ['true']}]\n")
