@@ -33,12 +33,12 @@ def task_of(job: Any) -> Any:
 
 
 def assert_done_by_a_later_attempt(stage: Stage, job: Any) -> None:
-    """Attempts that an ant declined count too, so that the second run may have a higher number."""
+    """Dispatches that an ant declined count as attempts too, so that the two that ran may have higher numbers."""
     task = task_of(job)
     assert job["state"] == "COMPLETED"
-    assert task["attempt"] > 1
     starts = [line.attempt for line in stage.lines(job["id"], task["task_type"], "start")]
-    assert starts == [1, task["attempt"]]
+    assert len(starts) == 2
+    assert starts[1] == task["attempt"] > starts[0]
     assert [line.attempt for line in stage.lines(job["id"], task["task_type"], "end")] == [task["attempt"]]
 
 
