@@ -5,10 +5,7 @@ from typing import Any
 
 from formicary.ant.acceptance import Acceptance
 from formicary.ant.ant import Ant
-from formicary.ant.assignments import Assignment, Phase
-from formicary.ant.intake import Intake
 from formicary.ant.leases import Leases
-from formicary.ant.reporter import End, Reporter
 from formicary.events.tasks import DeclineReason, TaskDispatched
 from formicary.ids import Incarnation
 from tests.simulation.loop import Process
@@ -37,23 +34,6 @@ class _TakesOtherLives(Acceptance):
 class _ForgetsCopies(Acceptance):
     def is_copy(self, dispatch: TaskDispatched) -> bool:
         return False
-
-
-class _HoldsTooShort(Reporter):
-    def ended(self, assignment: Assignment, end: End) -> None:
-        super().ended(assignment, end)
-        self._assignments.drop(assignment.key)
-
-
-class _KeepsWhatWaits(Intake):
-    def abandon(self) -> list[Assignment]:
-        kept = [item for item in self._slots._waiting.values() if item.phase is Phase.WAITING]
-        unfinished = super().abandon()
-        for assignment in kept:
-            assignment.is_abandoned = False
-            self._assignments.add(assignment)
-            self._slots.add(assignment)
-        return unfinished
 
 
 class _IgnoresLeases(Machine):
@@ -110,21 +90,11 @@ def _forget_copies(ant: Ant) -> None:
     ant._acceptance.__class__ = _ForgetsCopies
 
 
-def _hold_too_short(ant: Ant) -> None:
-    ant._reporter.__class__ = _HoldsTooShort
-
-
-def _keep_what_waits(ant: Ant) -> None:
-    ant._intake.__class__ = _KeepsWhatWaits
-
-
 BUGS: Mapping[str, tuple[int, Parts]] = {
     "a lease runs from the receipt of an answer": (5, _plant(_lease_from_receipt)),
     "an ant accepts a dispatch of an old epoch": (5, _plant(_take_old_epochs)),
     "an ant accepts a dispatch to another incarnation": (5, _plant(_take_other_lives)),
     "an ant forgets which dispatches it has judged": (5, _plant(_forget_copies)),
-    "an attempt is held no more before its result is confirmed": (5, _plant(_hold_too_short)),
-    "what waits in the ant outlives the lease": (6, _plant(_keep_what_waits)),
     "nothing happens when a lease ends": (6, Parts(machine=_IgnoresLeases)),
     "the obituary is published before the work is dead": (6, Parts(machine=_BuriesFirst)),
     "the warden lets a stopped ant go on": (6, Parts(machine=_HasAllPatience)),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation.hosts import Host
+from tests.simulation.hosts import AntHost, Host
 from tests.simulation.loop import Life
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Chaos:
             (3, self._storm),
             (1, self._crash),
             (2, self._drain),
+            (3, self._mute),
         ]
         # A theme: runs in which much of the same goes wrong find what needs it twice, or for long.
         theme = rng.randrange(2 * len(kinds))
@@ -67,7 +68,21 @@ class Chaos:
 
     def _host(self) -> Host:
         world = self._world
-        return self._rng.choice(world.queens if self._rng.random() < 0.5 else world.ants)
+        return self._rng.choice(world.queens) if self._rng.random() < 0.5 else self._ant()
+
+    def _ant(self) -> "AntHost":
+        """Returns an ant, mostly the one that runs most: there is more to break."""
+        ants = self._world.ants
+        if self._rng.random() < 0.3:
+            return self._rng.choice(ants)
+        return max(ants, key=lambda ant: ant.running)
+
+    def _mute(self, duration_s: float) -> None:
+        """Lets nobody hear an ant for longer than its lease and margin, while it hears everybody."""
+        ant, silence_s = self._ant(), self._rng.uniform(11.0, 18.0)
+        self._world.trace.add(f"mute {ant.name} for {silence_s:.1f} s")
+        ant.broker_road.cut(there=True, back=False)
+        self._world.loop.world_later(silence_s, self._mend, ant)
 
     def _kill(self, duration_s: float) -> None:
         host = self._host()

@@ -292,6 +292,11 @@ class AntHost(Host):
         await ant.start()
         await ant.wait()
 
+    @property
+    def running(self) -> int:
+        """Returns how many tasks run on the machine."""
+        return len(self.machine.works) + (0 if self._inline is None else self._inline.live_count)
+
     def kill(self) -> None:
         """Kills the ant's process; its warden buries it."""
         if self.process is not None:

@@ -13,7 +13,7 @@ from tests.simulation.world import Report, run
 
 ROOT = Path(__file__).parents[2]
 #: Of the batch that runs with every change; more: ``python -m tests.simulation --first N --count M``.
-FIRST, COUNT = 1, 400
+FIRST, COUNT = 1, 300
 PROCESSES = 2
 
 
