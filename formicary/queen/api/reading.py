@@ -36,13 +36,16 @@ async def body(request: web.Request) -> bytes:
     """Returns the whole body.
 
     Raises:
-        RequestError: 413 where it is larger than ``MAX_BODY_BYTES``.
+        RequestError: 413 where it is larger than ``MAX_BODY_BYTES`` unpacked, 400 where it is cut off or badly packed.
     """
     try:
         if (request.content_length or 0) <= MAX_BODY_BYTES:
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
         pass
+    except web.RequestPayloadError as error:
+        reason = " ".join(str(error).split())
+        raise RequestError(400, "ERR_BODY", f"the body cannot be read: {reason}") from error
     raise RequestError(413, "ERR_TOO_LARGE", f"the body is larger than {MAX_BODY_BYTES} bytes")
 
 

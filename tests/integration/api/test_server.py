@@ -1,5 +1,7 @@
 """The server itself: routes, definitions, health, and whom it does not answer."""
 
+import gzip
+
 import pytest
 
 from formicary.errors import InvalidInputError
@@ -82,3 +84,21 @@ async def test_an_address_that_is_taken_is_named(front: QueenFront) -> None:
 
     with pytest.raises(InvalidInputError, match=f"FORMICARY_LISTEN.*{port}"):
         await other.start()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "expected"),
+    [
+        ("gzip", b"no gzip", (400, "ERR_BODY")),
+        ("deflate", b"no deflate", (400, "ERR_BODY")),
+        ("gzip", gzip.compress(b'{"job_type": "none"}'), (404, "ERR_NOT_FOUND")),
+        ("gzip", gzip.compress(b"x" * 100_000_000), (413, "ERR_TOO_LARGE")),
+    ],
+    ids=["no gzip", "no deflate", "packed", "a bomb"],
+)
+async def test_a_packed_body_is_unpacked_within_the_limit_or_refused(
+    api: Api, encoding: str, body: bytes, expected: tuple[int, str]
+) -> None:
+    status, document = await api.call("POST", "/api/v1/jobs", data=body, headers={"Content-Encoding": encoding})
+
+    assert (status, document["code"]) == expected
