@@ -3,6 +3,7 @@
 Modules of commands import nothing heavy before a command runs, so that ``--help`` is quick.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -47,9 +48,12 @@ def main() -> None:
     """Runs the command line of this process and exits with its code."""
     code = run_command(sys.argv[1:])
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:
+        code = _cannot_write(error)
     sys.exit(code)
 
 
@@ -64,8 +68,16 @@ def run_command(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         sys.stdout = None  # its reader left: nothing can be flushed any more
         return DONE
+    except OSError as error:
+        return _cannot_write(error) if error.errno == errno.ENOSPC else _report(error)
     except Exception as error:  # noqa: BLE001 - the outermost frame: a user never sees a traceback
         return _report(error)
+
+
+def _cannot_write(error: OSError) -> int:
+    sys.stdout = None  # what is left in its buffer cannot be written either
+    _say(f"cannot write: {error.strerror or error}")
+    return BAD_INPUT
 
 
 def _report(error: Exception) -> int:

@@ -103,6 +103,15 @@ def test_a_server_that_is_not_there_is_one_line_and_exit_code_3() -> None:
         assert "http://127.0.0.1:1" in ended.stderr
 
 
+@pytest.mark.parametrize("arguments", [("settings",), ("--help",), ("definition", "schema")])
+def test_output_that_cannot_be_written_is_one_line_and_no_success(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([FORMICARY, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert is_one_line(ended.stderr), ended.stderr
+
+
 def test_an_interrupt_while_the_command_line_is_imported_shows_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     ended = subprocess.run(
