@@ -145,7 +145,13 @@ def connect(server: str | None, token: str | None) -> Client:
 
 
 def quoted(part: str) -> str:
-    """Returns one part of a path, quoted."""
+    """Returns one part of a path, quoted.
+
+    Raises:
+        InvalidInputError: it would be no part but another path.
+    """
+    if not part.strip("."):
+        raise InvalidInputError(f"{part!r} is no id and no name")
     return quote(part, safe="")
 
 
