@@ -270,7 +270,9 @@ class Manager:
             raise InvalidInputError(problem.message, [problem])
         is_clean = all(task.state not in (TaskState.FAILED, TaskState.CANCELLED) for task in tasks)
         if job.state is JobState.COMPLETED and is_clean and request.mode == "failed" and request.from_task is None:
-            raise ConflictError(f'cannot restart job {job.id}: nothing of it failed; use mode "all" (--all) or from_task')
+            raise ConflictError(
+                f'cannot restart job {job.id}: nothing of it failed; use mode "all" (--all) or from_task'
+            )
         stored = await self._stored(job_id)
         command_id = await self._issue(commands.RESTART, stored, msgspec.json.encode(body).decode())
         await self._carried_out(commands.RESTART, stored.view.id, command_id)
