@@ -40,6 +40,8 @@ T = TypeVar("T")
 TIMEOUT_GRACE_S: Final = 10.0
 #: How long a stop may take beyond its grace before the log says so, in seconds.
 _STOP_MARGIN_S: Final = 5.0
+#: How long a stopped attempt may run on before the log says so, in seconds.
+_RELEASE_PATIENCE_S: Final = 1.0
 _NO_ENVIRONMENT: Final = MappingProxyType[str, str]({})
 
 
@@ -139,10 +141,24 @@ class Runner:
             assignment.run = None
             self._deadlines.remove(assignment)
             await executor.cleanup(run)
-            if assignment.is_abandoned:
-                # Others will be given the task once this incarnation is said to be over: not while its function runs
-                # on in a thread. If that takes too long, the warden ends the ant.
-                await executor.released(run)
+            if assignment.stop_reason is not None or assignment.is_abandoned:
+                await self._released(assignment, run, sink)
+
+    async def _released(self, assignment: Assignment, run: Run, sink: AttemptLog) -> None:
+        """Returns when nothing of a stopped attempt runs any more: until then nobody may be given its task again.
+
+        A function in a thread cannot be ended from outside, so it keeps its slot. Where the ant's lease has ended too
+        and it still runs on, the warden ends the ant.
+        """
+        released = asyncio.ensure_future(assignment.executor.released(run))
+        await asyncio.wait({released}, timeout=_RELEASE_PATIENCE_S)
+        if not released.done():
+            job_id, task_no, attempt = assignment.key
+            log.warning("attempt_outlives_stop", job_id=job_id, task_no=task_no, attempt=attempt)
+            await sink.note(
+                "told to stop, but the function runs on: the attempt ends, and its slot is free, when it returns"
+            )
+        await released
 
     def _attempt(self, assignment: Assignment, folder: AttemptFolder) -> Attempt:
         job_id, _, number = assignment.key

@@ -187,6 +187,21 @@ async def test_an_output_file_that_became_a_pipe_does_not_hang_the_ant(owner: Sc
     assert end.error_code == "ERR_VALIDATION"
 
 
+async def test_a_function_that_ignores_a_stop_keeps_its_slot_until_it_returns(make_ant: AntMaker, bus: Bus) -> None:
+    ant = await make_ant(slots=1)
+    owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
+    await owner.send(owner.dispatch(python("time:sleep", 2.0), 0), owner.dispatch(python("math:factorial", 5), 1))
+    await owner.report(TaskStarted, 0)
+    await owner.send(owner.cancel(0, grace_s=0.0))
+    stopped, following = await owner.finished(0), await owner.finished(1)
+    assert stopped.reason == "cancelled"
+    assert stopped.started_at is not None
+    assert following.started_at is not None
+    assert (stopped.finished_at - stopped.started_at).total_seconds() >= 2.0
+    assert (following.started_at - stopped.started_at).total_seconds() >= 2.0
+    assert "the function runs on" in [text for *_, text in await owner.lines()][-1]
+
+
 async def test_secrets_are_masked_in_the_log_and_in_messages(owner: ScriptedOwner) -> None:
     script = "printf 'my hun'; sleep 0.05; echo 'ter2 is here'; printf 'two\\nlines\\n'"
     await owner.run(shell(script, secrets=("hunter2", "two\nlines")))
