@@ -4,7 +4,6 @@ import asyncio
 import sys
 import time
 
-import aiohttp
 import asyncpg
 
 from benchmarks.colony import colony, wide
@@ -13,7 +12,6 @@ from formicary.queen.api.server import ApiServer
 from formicary.wiring import Colony
 
 _PORT = 27_777
-_BASE = f"http://127.0.0.1:{_PORT}/api/v1"
 
 
 async def submit_to_completed() -> list[Figure]:
@@ -30,30 +28,29 @@ async def submit_to_completed() -> list[Figure]:
 
 async def job_times(running: Colony, count: int = 300) -> tuple[float, float]:
     """Returns how long a job of one no-op task takes over HTTP in an idle colony, p50 and p99, in seconds."""
-    async with _api(running), aiohttp.ClientSession() as session:
+    async with _api(running):
         await running.manager.save_definition(wide(1))
-        for _ in range(50):
-            await _one(session)
-        times = sorted([await _one(session) for _ in range(count)])
-    return times[count // 2], times[int(count * 0.99)]
+        p50_s, p99_s = await _client("benchmarks.prober", count)
+    return p50_s, p99_s
 
 
 async def intake(count: int = 8000, connections: int = 8) -> list[Figure]:
     """One job a request over keep-alive; the jobs run meanwhile, on the same two cores as client and Postgres."""
     async with colony(slots=1000) as running, _api(running):
         await running.manager.save_definition(wide(1))
-        await _submitter(connections * 50, connections)
-        rate = await _submitter(count, connections)
+        await _client("benchmarks.submitter", connections * 50, connections)
+        (rate,) = await _client("benchmarks.submitter", count, connections)
     return [
         Figure("HTTP intake, one by one", rate, "jobs/s", goal=1_500, note=f"{connections} connections; slots 1000")
     ]
 
 
-async def _submitter(count: int, connections: int) -> float:
-    arguments = [sys.executable, "-m", "benchmarks.submitter", str(_PORT), str(count), str(connections)]
+async def _client(module: str, *numbers: int) -> list[float]:
+    """Runs a client in a process of its own, so that it takes no time of the queen's loop; returns what it prints."""
+    arguments = [sys.executable, "-m", module, str(_PORT), *map(str, numbers)]
     process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
-    return float(output)
+    return [float(number) for number in output.split()]
 
 
 def _api(running: Colony) -> "_Serving":
@@ -69,17 +66,6 @@ class _Serving:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._server.stop()
-
-
-async def _one(session: aiohttp.ClientSession) -> float:
-    start = time.perf_counter()
-    async with session.post(f"{_BASE}/jobs", json={"job_type": "wide-1"}) as answer:
-        job = await answer.json()
-    async with session.get(f"{_BASE}/jobs/{job['id']}?wait_s=30") as answer:
-        job = await answer.json()
-    if job["state"] != "COMPLETED":
-        raise AssertionError(job)
-    return time.perf_counter() - start
 
 
 async def _bare_commit(running: Colony, count: int = 100) -> float:

@@ -373,9 +373,12 @@ class _Bell:
         task.add_done_callback(self._sending.discard)
 
     def ended_many(self, job_ids: Sequence[JobId]) -> None:
-        """Wakes who waits for these jobs, and the scheduler: room came free."""
+        """Wakes who waits for these jobs, and the scheduler where room was missing."""
         self._watch.ended_many(job_ids)
-        self.submitted()
+        if self.lifecycle is not None:
+            self.lifecycle.wake()
+        if self.scheduler is not None:
+            self.scheduler.ended()
 
 
 class _LogBacklog:

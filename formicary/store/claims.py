@@ -6,6 +6,7 @@ priority after the other within a type: neither a blocked type nor jobs due tomo
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import NamedTuple
 
 import asyncpg
 import msgspec
@@ -57,6 +58,20 @@ FROM job_types t CROSS JOIN LATERAL (
         SELECT j.id FROM jobs j WHERE j.job_type_id = t.id AND j.state = 'PENDING'
         ORDER BY j.priority DESC, j.due_at, j.id LIMIT {EXPLAINED_COUNT}) AS head) AS waiting
 WHERE t.running_count >= t.max_concurrency AND waiting.ids IS NOT NULL ORDER BY t.id"""
+
+
+_OUTLOOK = """
+SELECT (SELECT min(due_at) FROM jobs WHERE state = 'PENDING' AND scheduled_at IS NOT NULL AND due_at > now())
+    AS next_due_at,
+  EXISTS (SELECT FROM job_types t WHERE t.max_concurrency IS NOT NULL AND EXISTS (
+    SELECT FROM jobs j WHERE j.job_type_id = t.id AND j.state = 'PENDING')) AS is_limited"""
+
+
+class Outlook(NamedTuple):
+    """What can make pending jobs claimable: time, and where ``is_limited`` also the end of another job."""
+
+    next_due_at: datetime | None
+    is_limited: bool
 
 
 class BlockedType(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,13 +130,11 @@ class ClaimStore:
                 raise
         return [JobId(str(row["id"])) for row in rows]
 
-    async def next_due(self) -> datetime | None:
-        """Returns when the next job that is scheduled for later falls due."""
-        row = await self._database.fetch_one(
-            "SELECT min(due_at) AS due_at FROM jobs "
-            "WHERE state = 'PENDING' AND scheduled_at IS NOT NULL AND due_at > now()"
-        )
-        return None if row is None else row["due_at"]
+    async def outlook(self) -> Outlook:
+        """Returns what can make pending jobs claimable."""
+        row = await self._database.fetch_one(_OUTLOOK)
+        assert row is not None, "aggregates have a row"
+        return Outlook(row["next_due_at"], row["is_limited"])
 
     async def blocked(self) -> list[BlockedType]:
         """Returns the job types at their ``max_concurrency`` that have pending jobs."""

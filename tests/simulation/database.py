@@ -11,7 +11,7 @@ from typing import Any, Final
 from formicary.ids import JobId
 from formicary.model.definition import DefinitionRecord
 from formicary.model.states import JobState
-from formicary.store.claims import EXPLAINED_COUNT, BlockedType
+from formicary.store.claims import EXPLAINED_COUNT, BlockedType, Outlook
 from formicary.store.commands import CommandOutcome
 from formicary.store.errors import ClaimConflictError, FencedError, NotCommittedError
 from formicary.store.jobs import Inserted, InsertOutcome, PendingChange, _pending_change
@@ -292,17 +292,13 @@ class MemoryDatabase(LeaseTable):
                 claimed.append(job.record.id)
         return claimed
 
-    def next_due(self) -> datetime | None:
-        """Mirrors ``ClaimStore.next_due``."""
+    def outlook(self) -> Outlook:
+        """Mirrors ``ClaimStore.outlook``."""
         now = self.now()
-        return min(
-            (
-                job.due_at
-                for job in self.jobs.values()
-                if job.record.state == "PENDING" and job.scheduled_at is not None and job.due_at > now
-            ),
-            default=None,
-        )
+        pending = [job for job in self.jobs.values() if job.record.state == "PENDING"]
+        later = [job.due_at for job in pending if job.scheduled_at is not None and job.due_at > now]
+        types = [self.job_types[job.record.job_type_id] for job in pending]
+        return Outlook(min(later, default=None), any(item.max_concurrency is not None for item in types))
 
     def blocked(self) -> list[BlockedType]:
         """Mirrors ``ClaimStore.blocked``."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from formicary.errors import UnavailableError
 from formicary.ids import JobId, QueenId
 from formicary.model.definition import DefinitionRecord
-from formicary.store.claims import BlockedType, ClaimStore
+from formicary.store.claims import BlockedType, ClaimStore, Outlook
 from formicary.store.commands import CommandOutcome, CommandStore
 from formicary.store.definitions import DefinitionStore
 from formicary.store.jobs import Inserted, JobStore, PendingChange
@@ -192,9 +191,9 @@ class MemoryClaimStore(ClaimStore):
         """Does what the real one does."""
         return await self._call(lambda: self._memory.claim_ready(job_ids, leader_epoch))
 
-    async def next_due(self) -> datetime | None:
+    async def outlook(self) -> Outlook:
         """Does what the real one does."""
-        return await self._call(self._memory.next_due)
+        return await self._call(self._memory.outlook)
 
     async def blocked(self) -> list[BlockedType]:
         """Does what the real one does."""

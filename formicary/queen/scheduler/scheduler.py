@@ -92,6 +92,9 @@ class Scheduler(Service):
         self._explained: set[JobId] = set()
         #: More jobs are due than the last look could take.
         self._has_backlog = True
+        #: Jobs of a limited type wait, as far as the last look knows; whether any job ended since it began.
+        self._is_limited = True
+        self._has_ended = False
 
     def leader_epoch(self) -> int | None:
         """Returns the epoch in which this queen leads; None where another does."""
@@ -117,8 +120,14 @@ class Scheduler(Service):
         self._keeper.wake()
 
     def wake(self) -> None:
-        """Makes the next look happen now: a job was submitted, or one ended."""
+        """Makes the next look happen now: a job was submitted, or changed."""
         self._wake.set()
+
+    def ended(self) -> None:
+        """Makes the next look happen now if jobs wait for the end of others."""
+        self._has_ended = True
+        if self._has_backlog or self._is_limited:
+            self._wake.set()
 
     async def taken(self, row: LeaseRow) -> None:
         """Begins to lead."""
@@ -171,6 +180,7 @@ class Scheduler(Service):
     async def _schedule(self) -> None:
         while True:
             self._wake.clear()
+            self._has_ended = False
             try:
                 has_more = await self.run_once()
             except UnavailableError as error:
@@ -196,12 +206,15 @@ class Scheduler(Service):
         if self._wake.is_set():
             return POLL_S
         try:
-            due = await self._claims.next_due()
+            outlook = await self._claims.outlook()
         except UnavailableError:
             return POLL_S
-        if due is None:
+        self._is_limited = outlook.is_limited
+        if self._is_limited and self._has_ended:
+            self._wake.set()  # it ended before this was known
+        if outlook.next_due_at is None:
             return POLL_S
-        return min(POLL_S, max(BLOCKED_POLL_S, (due - self._clock.now()).total_seconds()))
+        return min(POLL_S, max(BLOCKED_POLL_S, (outlook.next_due_at - self._clock.now()).total_seconds()))
 
     async def _explain_regularly(self) -> None:
         while True:

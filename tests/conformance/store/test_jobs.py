@@ -20,7 +20,17 @@ async def test_due_jobs_come_by_priority_then_due_time(stores: Any, definition: 
     assert [item.job.id for item in await stores.claims.peek(10, ())] == [urgent.id, old.id, new.id]
     assert [item.job.id for item in await stores.claims.peek(1, ())] == [urgent.id]
     assert [item.job.id for item in await stores.claims.peek(10, (old.id,))] == [urgent.id, new.id]
-    assert await stores.claims.next_due() == later_at
+    assert await stores.claims.outlook() == (later_at, False)
+
+
+async def test_the_outlook_says_whether_jobs_of_a_limited_type_wait(stores: Any, definition: DefinitionRecord) -> None:
+    limited = await stores.save(JobDefinition(job_type="one", source="job_type: one", max_concurrency=1))
+    await stores.jobs.insert([stores.job(definition)])
+    assert await stores.claims.outlook() == (None, False)
+
+    await stores.jobs.insert([stores.job(limited)])
+
+    assert await stores.claims.outlook() == (None, True)
 
 
 async def test_claims_for_other_owners_stop_at_the_limit_and_are_counted(stores: Any) -> None:
@@ -98,7 +108,7 @@ async def test_an_owner_loads_what_was_claimed_and_has_not_ended(stores: Any, de
 
     assert [(item.job.id, item.job.state) for item in await stores.shards.load(3)] == [(ready.id, "READY")]
     known = await stores.shards.load_jobs([pending.id, paused.id, new_job_id()])
-    assert [item.job.state for item in known] == ["PENDING", "PAUSED"]
+    assert {item.job.id: item.job.state for item in known} == {pending.id: "PENDING", paused.id: "PAUSED"}
     loaded = await stores.definitions.by_id(definition.id)
     assert loaded is not None
     assert loaded.source == definition.source

@@ -46,7 +46,7 @@ async def test_due_jobs_come_by_priority_then_due_time(
 
     assert await _peek(claims) == [urgent.id, old.id, new.id]
     assert await _peek(claims, limit=1) == [urgent.id]
-    assert await claims.next_due() == later.due_at
+    assert (await claims.outlook()).next_due_at == later.due_at
 
 
 async def test_what_peek_gives_is_complete(database: Database, claims: ClaimStore, make_job: MakeJob) -> None:
