@@ -44,6 +44,10 @@ class AntDirectory(Protocol):
 class TaskWaits(Protocol):
     """Why tasks of live jobs wait; knows only the jobs that this queen owns."""
 
+    def is_live(self, job_id: JobId) -> bool:
+        """Says whether this queen runs the job: it has not ended, and its end will be signalled here."""
+        ...
+
     def reasons(self, job_id: JobId) -> Mapping[int, str]:
         """Returns sentences by task number; empty for jobs of other queens."""
         ...
@@ -58,7 +62,11 @@ class LogBacklog(Protocol):
 
 
 class NoTaskWaits:
-    """Knows no reason."""
+    """Knows no job."""
+
+    def is_live(self, job_id: JobId) -> bool:
+        """Returns False."""
+        return False
 
     def reasons(self, job_id: JobId) -> Mapping[int, str]:
         """Returns none."""

@@ -177,6 +177,8 @@ class Manager:
         seen: list[StoredJob] = []
 
         async def has_ended() -> bool:
+            if self._around.waits.is_live(known_id):
+                return False
             stored = await self._stores.jobs.get_with_tasks(known_id, only_if_ended=True)
             seen[:] = [_found(known_id, stored)]
             return seen[0].view.state in TERMINAL_JOB_STATES

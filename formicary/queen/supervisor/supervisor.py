@@ -16,7 +16,7 @@ from formicary.clock import Clock
 from formicary.errors import UnavailableError
 from formicary.events import topics
 from formicary.events.jobs import LeasesReleased
-from formicary.ids import JobId, QueenId
+from formicary.ids import JobId, QueenId, shard_of
 from formicary.queen.leases import LeaseKeeper
 from formicary.queen.registry import AntRegistry
 from formicary.queen.supervisor.ants import AntDesk
@@ -151,6 +151,11 @@ class Supervisor(Service):
     def claiming(self) -> set[JobId]:
         """Returns the jobs launched here whose claim is still being committed."""
         return self.loop.claiming
+
+    def is_live(self, job_id: JobId) -> bool:
+        """Says whether the job is in memory here, or about to be: its end will be signalled."""
+        shard = self.loop.shards.get(shard_of(job_id, self._config.shard_count))
+        return job_id in self.loop.claiming or (shard is not None and job_id in shard.jobs)
 
     def reasons(self, job_id: JobId) -> Mapping[int, str]:
         """Returns why tasks of a live job wait for an ant, by task number; empty for jobs of other queens."""
