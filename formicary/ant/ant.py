@@ -90,6 +90,9 @@ class Ant(Service):
         self._renewals: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] | None = None
         self._drain_asked = asyncio.Event()
+        #: An incarnation is over, but not all of its work, and the warden does not know the next one yet: whoever comes
+        #: after this process could not name it among its former lives.
+        self._is_between_lives = False
 
     async def run(self) -> None:
         """Serves until drained, stopped or unable to keep its promises.
@@ -270,7 +273,7 @@ class Ant(Service):
         sequence = seen.sequences.get(incarnation)
         if sequence is not None and not self._leases.has_lapsed(now):
             self._wardship.prolong(incarnation, self._leases.note_answer(seen.epochs, sequence, now))
-        if seen.wants_registrations:
+        if seen.wants_registrations and not self._is_between_lives:
             self._spawn(self._announce())
 
     def _on_lapse(self, incarnation: Incarnation) -> None:
@@ -286,6 +289,7 @@ class Ant(Service):
         if self.registration.incarnation != old:
             return
         unfinished = self._intake.abandon()
+        self._is_between_lives = True
         new = self.registration.renew()
         self._leases.begin()
         log.warning("ant_incarnation_over", ant_id=self._config.id, incarnation=old, unfinished=len(unfinished))
@@ -298,6 +302,7 @@ class Ant(Service):
             await asyncio.wait(set(self._intake.workers), return_when=asyncio.FIRST_COMPLETED)
         self._wardship.over(old)
         self._wardship.begin(new)
+        self._is_between_lives = False
         await self.registration.leave(old, tuple(assignment.held() for assignment in unfinished))
         if not self._acceptance.is_draining:
             await self._announce()

@@ -14,6 +14,7 @@ from formicary.bus import Bus, BusSubscription
 from formicary.events import topics
 from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, Held
 from formicary.events.base import Event
+from formicary.events.orders import Order
 from formicary.events.tasks import TaskDeclined, TaskFinished, TaskStarted
 from formicary.testing.owner import SHARD, ScriptedOwner, dummy, python, shell
 
@@ -63,11 +64,11 @@ class Answered:
         self.task = asyncio.create_task(owner.answer())
         self._listener = listener
 
-    async def run_until_accepted(self, script: str) -> int:
+    async def run_until_accepted(self, order: Order) -> int:
         """Dispatches after each heartbeat until one was answered; returns the number of the task that runs."""
         for number in range(1, 20):
             await self._listener.hear(AntHeartbeat, number)
-            await self.owner.send(self.owner.dispatch(shell(script), number))
+            await self.owner.send(self.owner.dispatch(order, number))
             while not (said := [event for event in await self.owner.read() if getattr(event, "task_no", -1) == number]):
                 pass
             if isinstance(said[0], TaskStarted):
@@ -118,14 +119,14 @@ async def test_without_an_answered_heartbeat_nothing_is_accepted(leased: Ant, bu
 
 
 async def test_with_answers_the_work_outlives_many_leases(answered: Answered) -> None:
-    number = await answered.run_until_accepted("sleep 2")
+    number = await answered.run_until_accepted(shell("sleep 2"))
     assert (await answered.owner.finished(number)).is_success
 
 
 async def test_work_of_a_lapsed_lease_is_killed_given_away_and_not_reported(
     answered: Answered, leased: Ant, listener: Listener, tmp_path: Path
 ) -> None:
-    number = await answered.run_until_accepted(f"echo $$ > {tmp_path}/pid; trap '' TERM; sleep 60; sleep 60")
+    number = await answered.run_until_accepted(shell(f"echo $$ > {tmp_path}/pid; trap '' TERM; sleep 60; sleep 60"))
     old = leased.registration.incarnation
     answered.task.cancel()
     (left,) = await listener.hear(AntLeft)
@@ -135,6 +136,24 @@ async def test_work_of_a_lapsed_lease_is_killed_given_away_and_not_reported(
     registered = await listener.hear(AntRegistered)
     assert registered[-1].incarnation == leased.registration.incarnation != old
     assert not [event for event in await answered.owner.read(0.01) if isinstance(event, TaskFinished)]
+
+
+async def test_no_life_is_announced_before_the_work_of_the_former_is_over(
+    answered: Answered, leased: Ant, listener: Listener
+) -> None:
+    await answered.run_until_accepted(python("time:sleep", 2.0))
+    old = leased.registration.incarnation
+    answered.task.cancel()
+    beats = 1
+    while leased.registration.incarnation == old:
+        beats = len(await listener.hear(AntHeartbeat, beats + 1))
+    await answered.owner.say(wants_registrations=True)
+    (left,) = await listener.hear(AntLeft)
+    assert left.incarnation == old
+    before = listener.heard[: listener.heard.index(left)]
+    new = leased.registration.incarnation
+    assert new not in {event.incarnation for event in before if isinstance(event, AntRegistered)}
+    assert new in {event.incarnation for event in await listener.hear(AntRegistered)}
 
 
 async def test_an_ant_that_was_counted_lost_begins_a_new_incarnation(

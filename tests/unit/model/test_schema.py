@@ -12,7 +12,7 @@ from formicary.model.parse_yaml import locator, read_document
 from formicary.model.schema import json_schema
 
 ROOT = Path(__file__).parents[3]
-EXAMPLES = sorted(path for path in (ROOT / "docs").rglob("*.yaml") if "job_type:" in path.read_text())
+EXAMPLES = sorted(path for path in (ROOT / "docs").rglob("*.yaml") if "\njob_type:" in f"\n{path.read_text()}")
 
 TASK = "job_type: a\ntasks:\n  - {task_type: t, %s}\n  - {task_type: u, method: DUMMY}\n"
 GOOD = [
