@@ -28,7 +28,7 @@ FOUND: dict[str, tuple[int, str]] = {
     "the result of any attempt ends the present one": (10, "is COMPLETED, but"),
     "an ant accepts a dispatch to another incarnation": (13, "after attempt"),
     "a lease runs from the receipt of an answer": (22, "two attempts at once"),
-    "the warden lets a stopped ant go on": (82, "two attempts at once"),
+    "the warden lets a stopped ant go on": (230, "two attempts at once"),
 }
 
 
