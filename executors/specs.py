@@ -42,6 +42,135 @@ class PythonSpec(msgspec.Struct, frozen=True, kw_only=True, tag="PYTHON", omit_d
     in_process_pool: bool = False
 
 
+class RegistrySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who pulls an image. ``server`` is the registry's name; empty: the one in the image's name."""
+
+    username: str
+    password: str
+    server: str = ""
+
+
+class TokenSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A token of the pod's service account, as a file of a projected volume."""
+
+    path: str
+    audience: str = ""
+    expires_after_s: float = msgspec.field(default=3600.0, name="expires_after")
+
+
+class ProjectedSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One source of a projected volume: exactly one of ``config_map``, ``secret`` and ``service_account_token``.
+
+    ``items`` maps keys to paths; without it every key is a file.
+    """
+
+    config_map: str = ""
+    secret: str = ""
+    service_account_token: TokenSpec | None = None
+    items: dict[str, str] = {}
+
+
+class EmptyDirSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A folder that lives as long as the attempt; with ``medium`` Memory in memory. ``size_limit`` is a size."""
+
+    medium: str = ""
+    size_limit: str = ""
+
+
+class VolumeSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is mounted at ``mount_path``: exactly one of ``volume`` … ``empty_dir``.
+
+    ``volume`` is a named volume of the engine. ``items`` (keys to paths) goes with ``config_map`` and ``secret``.
+    """
+
+    mount_path: str
+    read_only: bool = False
+    sub_path: str = ""
+    volume: str = ""
+    host_path: str = ""
+    pvc: str = ""
+    config_map: str = ""
+    secret: str = ""
+    items: dict[str, str] = {}
+    projected: tuple[ProjectedSpec, ...] = ()
+    empty_dir: EmptyDirSpec | None = None
+
+
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The main container. Sizes and processors are texts as in ``executors.quantities``; empty: not set.
+
+    With a script the container runs ``entrypoint`` + ``sh -e SCRIPT`` and the image's own entrypoint counts for
+    nothing; without one it runs ``entrypoint`` + ``command``, each by default the image's own. ``working_dir`` is
+    where the artifacts are. ``registry``, ``network`` and ``devices`` (``HOST[:CONTAINER[:rwm]]``) are DOCKER's.
+    """
+
+    image: str
+    image_pull_policy: str = "IfNotPresent"
+    registry: RegistrySpec | None = None
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    cpu_limit: str = ""
+    cpu_request: str = ""
+    memory_limit: str = ""
+    memory_request: str = ""
+    volumes: tuple[VolumeSpec, ...] = ()
+    network: str = ""
+    devices: tuple[str, ...] = ()
+    privileged: bool = False
+
+
+class ReadySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a service is ready: something listens on ``port``, or ``command``, run in its container, exits with 0."""
+
+    port: int | None = None
+    command: tuple[str, ...] = ()
+    timeout_s: float = msgspec.field(default=60.0, name="timeout")
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A container beside the main one, which reaches it under ``name``; without ``ready`` it need only have started."""
+
+    name: str
+    image: str
+    image_pull_policy: str = "IfNotPresent"
+    registry: RegistrySpec | None = None
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    environment: dict[str, str] = {}
+    user: str = ""
+    cpu_limit: str = ""
+    cpu_request: str = ""
+    memory_limit: str = ""
+    memory_request: str = ""
+    volumes: tuple[VolumeSpec, ...] = ()
+    ready: ReadySpec | None = None
+
+
+class DockerSpec(msgspec.Struct, frozen=True, kw_only=True, tag="DOCKER", omit_defaults=True):
+    """A container of an engine, with services beside it. The lines are those of ``ShellSpec``."""
+
+    container: ContainerSpec
+    services: tuple[ServiceSpec, ...] = ()
+    script: tuple[str, ...] = ()
+    before_script: tuple[str, ...] = ()
+    after_script: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+
+class KubernetesSpec(msgspec.Struct, frozen=True, kw_only=True, tag="KUBERNETES", omit_defaults=True):
+    """A pod of a cluster: the main container, with services beside it. The lines are those of ``ShellSpec``."""
+
+    container: ContainerSpec
+    services: tuple[ServiceSpec, ...] = ()
+    script: tuple[str, ...] = ()
+    before_script: tuple[str, ...] = ()
+    after_script: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+
 class DummySpec(msgspec.Struct, frozen=True, kw_only=True, tag="DUMMY", omit_defaults=True):
     """What the strict dummy does, in place of real work; for tests and simulations."""
 
@@ -53,7 +182,7 @@ class DummySpec(msgspec.Struct, frozen=True, kw_only=True, tag="DUMMY", omit_def
     ignore_stop: bool = False
 
 
-Spec = ShellSpec | HttpSpec | PythonSpec | DummySpec
+Spec = ShellSpec | HttpSpec | PythonSpec | DockerSpec | KubernetesSpec | DummySpec
 
 HTTP_METHODS = (
     "HTTP_GET",

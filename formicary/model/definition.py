@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec
+from executors.specs import Spec
 
 Json = Any  # a JSON value
 
@@ -68,7 +68,7 @@ class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
     task_type: str
     method: str
-    spec: ShellSpec | HttpSpec | PythonSpec | DummySpec
+    spec: Spec
     description: str = ""
     timeout_s: float = 3600.0
     retry: RetryPolicy = RetryPolicy()

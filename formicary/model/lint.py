@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from executors.specs import ShellSpec
+from executors.specs import DockerSpec, KubernetesSpec, ShellSpec
 from formicary.errors import Problem
 from formicary.model.definition import JobDefinition, Special, TaskDefinition
 from formicary.model.parse_dynamic import is_dynamic
@@ -33,7 +33,7 @@ def lint(definition: JobDefinition) -> list[Problem]:
     _lint_references(definition, problems)
     for no, task in enumerate(definition.tasks):
         _lint_retries(no, task, definition, problems)
-        if isinstance(task.spec, ShellSpec):
+        if isinstance(task.spec, ShellSpec | DockerSpec | KubernetesSpec):
             _lint_scripts(no, task, definition, problems)
     return problems.listed()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from executors.specs import HTTP_METHODS
 from formicary.model.definition import ArtifactWhen, Special
+from formicary.model.parse_containers import DOCKER_KEYS, KUBERNETES_KEYS
 from formicary.model.parse_kinds import (
     AnyJson,
     Choice,
@@ -176,16 +177,21 @@ def _http_keys(method: str) -> dict[str, Key]:
     return dict(_HTTP_KEYS) if method == "HTTP_GET" else {**_HTTP_KEYS, **_BODY_KEYS}
 
 
-METHOD_KEYS: dict[str, dict[str, Key]] = {
+#: The keys of every method, those included that no executor serves yet.
+ALL_METHOD_KEYS: dict[str, dict[str, Key]] = {
     "SHELL": _SHELL_KEYS,
     **{method: _http_keys(method) for method in HTTP_METHODS},
     "PYTHON": _PYTHON_KEYS,
+    "DOCKER": DOCKER_KEYS,
+    "KUBERNETES": KUBERNETES_KEYS,
     "DUMMY": _DUMMY_KEYS,
 }
 METHOD_DESCRIPTIONS = {
     "SHELL": "A script for sh.",
     **{method: f"An HTTP {method.split('_')[1]} request." for method in HTTP_METHODS},
     "PYTHON": "A call of an importable function.",
+    "DOCKER": "A container of an engine.",
+    "KUBERNETES": "A pod of a cluster.",
     "DUMMY": "Pretended work, for tests.",
 }
 RESERVED_METHODS = frozenset(
@@ -201,6 +207,8 @@ RESERVED_METHODS = frozenset(
         "FAN_OUT_JOB",
     ]
 )
+#: The keys of every method that is supported.
+METHOD_KEYS = {method: keys for method, keys in ALL_METHOD_KEYS.items() if method not in RESERVED_METHODS}
 METHOD_KEY = Key(Choice(tuple(METHOD_KEYS), METHOD_DESCRIPTIONS), "How the task is run.", is_required=True)
 
 _RESERVED_TASK_KEYS = frozenset(
@@ -208,8 +216,6 @@ _RESERVED_TASK_KEYS = frozenset(
         "fan_out",
         "cache",
         "memoize",
-        "container",
-        "services",
         "helper",
         "resources",
         "webhook",
@@ -239,12 +245,16 @@ _RESERVED_TASK_KEYS = frozenset(
 )
 
 
+#: A method that whoever picks the record has judged already.
+_REPORTED_METHOD = Key(AnyJson(), "")
+
+
 def _elsewhere(method: str) -> dict[str, str]:
     users: dict[str, list[str]] = {}
-    for other, keys in METHOD_KEYS.items():
+    for other, keys in ALL_METHOD_KEYS.items():
         for word in keys:
             users.setdefault(word, []).append(other)
-    own = METHOD_KEYS[method]
+    own = ALL_METHOD_KEYS[method]
     return {
         word: f'"{word}" is no key of {method}; it belongs to {", ".join(methods)}'
         for word, methods in users.items()
@@ -255,17 +265,17 @@ def _elsewhere(method: str) -> dict[str, str]:
 TASK_RECORDS: dict[str, Record] = {
     method: Record(
         name=f"a {method} task",
-        keys={**TASK_KEYS, "method": METHOD_KEY, **keys},
+        keys={**TASK_KEYS, "method": METHOD_KEY if method in METHOD_KEYS else _REPORTED_METHOD, **keys},
         reserved=_RESERVED_TASK_KEYS,
         elsewhere=_elsewhere(method),
     )
-    for method, keys in METHOD_KEYS.items()
+    for method, keys in ALL_METHOD_KEYS.items()
 }
-_EVERY_METHOD_KEY = {word: Key(AnyJson(), "") for keys in METHOD_KEYS.values() for word in keys}
+_EVERY_METHOD_KEY = {word: Key(AnyJson(), "") for keys in ALL_METHOD_KEYS.values() for word in keys}
 
 #: A task whose method is missing, wrong or not supported: its other keys are checked all the same.
 UNKNOWN_TASK_RECORD = Record(
-    name="a task", keys={**TASK_KEYS, "method": Key(AnyJson(), ""), **_EVERY_METHOD_KEY}, reserved=_RESERVED_TASK_KEYS
+    name="a task", keys={**TASK_KEYS, "method": _REPORTED_METHOD, **_EVERY_METHOD_KEY}, reserved=_RESERVED_TASK_KEYS
 )
 
 

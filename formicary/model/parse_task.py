@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from executors.specs import HTTP_METHODS, DummySpec, HttpSpec, PythonSpec, ShellSpec, Spec
+import msgspec
+
+from executors.specs import HTTP_METHODS, DockerSpec, DummySpec, HttpSpec, KubernetesSpec, PythonSpec, ShellSpec, Spec
 from formicary.model.definition import (
     ArtifactsPolicy,
     ArtifactWhen,
@@ -12,6 +14,7 @@ from formicary.model.definition import (
     TaskDefinition,
 )
 from formicary.model.parse_keys import (
+    ALL_METHOD_KEYS,
     METHOD_KEY,
     METHOD_KEYS,
     RESERVED_METHODS,
@@ -47,6 +50,7 @@ _PLAIN_WORDS = frozenset(
     ]
 )
 _NOTHING = DummySpec()
+_CONTAINER_SPECS: dict[str, type[DockerSpec | KubernetesSpec]] = {"DOCKER": DockerSpec, "KUBERNETES": KubernetesSpec}
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,14 @@ class TaskKind:
         method, record = _method(node, path, problems)
         count = len(problems)
         values = record.convert(node, path, problems)
-        is_sound = method in METHOD_KEYS and len(problems) == count
+        is_sound = method in ALL_METHOD_KEYS and len(problems) == count
         _check_values(values, path, problems)
         spec = _spec(method, values) if is_sound else _NOTHING
         return _task(values, method, spec, path, problems)
 
     def schema(self) -> Schema:
         """Returns the schema of a task: all keys, and for each method those that it takes and needs."""
-        every = {word: key_schema(key) for keys in METHOD_KEYS.values() for word, key in keys.items()}
+        every = _every_key()
         common = {word: key_schema(key) for word, key in TASK_KEYS.items()}
         return {
             "type": "object",
@@ -76,9 +80,21 @@ class TaskKind:
         }
 
 
+def _every_key() -> Schema:
+    """Returns the schema of each method's keys; of one that means different things, its first description only."""
+    every: Schema = {}
+    for keys in METHOD_KEYS.values():
+        for word, key in keys.items():
+            schema = key_schema(key)
+            if every.setdefault(word, schema) != schema:
+                every[word] = {"description": every[word]["description"]}
+    return every
+
+
 def _method_schema(method: str, every: Schema) -> Schema:
     keys = METHOD_KEYS[method]
-    then: Schema = {"properties": {word: False for word in every if word not in keys}}
+    own = {word: schema for word, key in keys.items() if (schema := key_schema(key)) != every[word]}
+    then: Schema = {"properties": {**{word: False for word in every if word not in keys}, **own}}
     required = [word for word, key in keys.items() if key.is_required]
     if required:
         then["required"] = required
@@ -94,6 +110,7 @@ def _method(node: Node, path: Path, problems: Problems) -> tuple[str, Record]:
         problems.add(path, 'the key "method" is missing', hint)
     elif isinstance(written.value, str) and written.value in RESERVED_METHODS:
         problems.add((*path, "method"), f"the method {written.value} is not supported yet")
+        return written.value, TASK_RECORDS.get(written.value, UNKNOWN_TASK_RECORD)
     elif written.text in TASK_RECORDS:
         return written.text, TASK_RECORDS[written.text]
     else:
@@ -146,11 +163,13 @@ def _artifacts(values: Values) -> ArtifactsPolicy:
 
 
 def _spec(method: str, values: Values) -> Spec:
-    own = {word: values[word] for word in METHOD_KEYS[method] if word in values}
+    own = {word: values[word] for word in ALL_METHOD_KEYS[method] if word in values}
     if method == "SHELL":
         return ShellSpec(**own)
     if method in HTTP_METHODS:
         return HttpSpec(method=method, **_with_body(method, own, values))
+    if method in _CONTAINER_SPECS:
+        return msgspec.convert(own, _CONTAINER_SPECS[method])
     return PythonSpec(**own) if method == "PYTHON" else DummySpec(**own)
 
 

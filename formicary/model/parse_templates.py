@@ -42,10 +42,13 @@ def _spec_keys(spec: msgspec.Struct) -> tuple[str, ...]:
 
 
 def texts_with_templates(value: Json, path: Path) -> Iterator[tuple[Path, str]]:
-    """Yields the place and text of each template in a JSON value."""
+    """Yields the place and text of each template in a JSON value or a struct of them."""
     if isinstance(value, str):
         if ENGINE.is_template(value):
             yield path, value
+    elif isinstance(value, msgspec.Struct):
+        for key in value.__struct_fields__:
+            yield from texts_with_templates(getattr(value, key), (*path, key))
     elif isinstance(value, Mapping):
         for key, each in value.items():
             yield from texts_with_templates(each, (*path, key))

@@ -1,6 +1,10 @@
-"""Durations and sizes as people write them: ``1h30m``, ``PT5M``, ``32Mi``, ``1.5Gi``."""
+"""Durations as people write them: ``1h30m``, ``PT5M``; sizes are in ``executors.quantities``."""
 
 import re
+
+from executors.quantities import parse_size
+
+__all__ = ["DURATION_PATTERN", "MAX_DURATION_S", "parse_duration", "parse_size"]
 
 #: The longest duration that is accepted, in seconds (ten years): timers and database intervals stay in range.
 MAX_DURATION_S = 10 * 366 * 86400.0
@@ -12,9 +16,6 @@ _ISO = re.compile(
     r"(?:T(?:(\d{1,9}(?:\.\d{1,9})?)H)?(?:(\d{1,9}(?:\.\d{1,9})?)M)?(?:(\d{1,9}(?:\.\d{1,9})?)S)?)?"
 )
 _ISO_S = (7 * 86400.0, 86400.0, 3600.0, 60.0, 1.0)
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?(|k|M|G|T|Ki|Mi|Gi|Ti|B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB|K)")
-_SIZE_FACTOR = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
-_BINARY_FACTOR = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 #: What a duration looks like, for schemas and editors.
 DURATION_PATTERN = r"^((\d+(\.\d+)?(ms|s|m|h|d))+|0|P(?=.)[0-9.WDTHMS]+)$"
@@ -51,19 +52,3 @@ def _iso_seconds(text: str) -> float | None:
     if match is None or text.endswith(("P", "T")):
         return None
     return sum(float(part) * unit_s for part, unit_s in zip(match.groups(), _ISO_S, strict=True) if part)
-
-
-def parse_size(text: str) -> int:
-    """Returns the bytes of ``512k``, ``32Mi``, ``1.5Gi``, ``1GB`` or a plain number.
-
-    ``k M G T`` are powers of 1000, ``Ki Mi Gi Ti`` powers of 1024; a trailing ``B`` changes nothing.
-
-    Raises:
-        ValueError: it is none; the text says what would be right.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f'"{text[:40]}" is no size; write it like 512k, 32Mi, 1.5Gi or 1GB')
-    unit = match[2].removesuffix("B")
-    factor = _BINARY_FACTOR[unit[0]] if unit.endswith("i") else _SIZE_FACTOR["k" if unit == "K" else unit]
-    return int(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec, Spec
+from executors.specs import DockerSpec, DummySpec, HttpSpec, KubernetesSpec, PythonSpec, ShellSpec, Spec
 from formicary.model.definition import ArtifactsPolicy, JobDefinition, TaskDefinition
 from formicary.template.budget import Budget
 from formicary.template.context import TaskContext
@@ -14,11 +14,15 @@ from formicary.template.values import CompiledValue, compile_value
 Json = Any  # a JSON value
 Value = Any  # whatever a template handles
 
+_SHELL_KEYS = {"script": False, "before_script": False, "after_script": False, "environment": False}
+_CONTAINER_KEYS = {**_SHELL_KEYS, "container": False, "services": False}
 #: The keys of each spec that hold templates, and whether a lone expression keeps its type there.
 _SPEC_KEYS: dict[type[msgspec.Struct], dict[str, bool]] = {
-    ShellSpec: {"script": False, "before_script": False, "after_script": False, "environment": False},
+    ShellSpec: _SHELL_KEYS,
     HttpSpec: {"url": False, "headers": False, "query": False, "form": False, "body": True},
     PythonSpec: {"function": False, "args": True, "kwargs": True},
+    DockerSpec: _CONTAINER_KEYS,
+    KubernetesSpec: _CONTAINER_KEYS,
     DummySpec: {"lines": False, "outputs": True},
 }
 _ARTIFACT_KEYS = {"paths": False, "exclude": False}

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import msgspec
+
 from formicary.template.budget import Budget
 from formicary.template.engine import ENGINE, CompiledText
 
@@ -25,7 +27,7 @@ class CompiledValue(Protocol):
 
 
 def compile_value(value: Json, path: str, *, keep_types: bool = False) -> CompiledValue:
-    """Compiles every template in ``value``.
+    """Compiles every template in ``value``, a JSON value or a struct of such.
 
     With ``keep_types`` a string that is exactly one ``{{ expression }}`` becomes what the expression gives, else text.
 
@@ -36,6 +38,10 @@ def compile_value(value: Json, path: str, *, keep_types: bool = False) -> Compil
         if not ENGINE.is_template(value):
             return _Constant(value)
         return _Text(ENGINE.compile(value, path, keep_type=keep_types), path)
+    if isinstance(value, msgspec.Struct):
+        parts = {key: compile_value(getattr(value, key), f"{path}.{key}") for key in value.__struct_fields__}
+        own = {key: each for key, each in parts.items() if not each.is_constant}
+        return _Struct(value, own) if own else _Constant(value)
     if isinstance(value, Mapping):
         pairs = {key: compile_value(each, f"{path}.{key}", keep_types=keep_types) for key, each in value.items()}
         changing = {key: each for key, each in pairs.items() if not each.is_constant}
@@ -84,6 +90,21 @@ class _Map:
     def render(self, context: Mapping[str, Value], budget: Budget | None = None) -> Json:
         budget = budget or Budget()
         return {**self._value, **{key: each.render(context, budget) for key, each in self._changing.items()}}
+
+
+class _Struct:
+    __slots__ = ("_changing", "_value")
+
+    is_constant = False
+
+    def __init__(self, value: msgspec.Struct, changing: dict[str, CompiledValue]) -> None:
+        self._value = value
+        self._changing = changing
+
+    def render(self, context: Mapping[str, Value], budget: Budget | None = None) -> Json:
+        budget = budget or Budget()
+        changes = {key: each.render(context, budget) for key, each in self._changing.items()}
+        return msgspec.structs.replace(self._value, **changes)
 
 
 class _List:
