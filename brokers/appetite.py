@@ -6,7 +6,7 @@ from typing import Final
 from brokers.base import Message
 
 #: About how much one answer may bring, in bytes.
-_MOUTHFUL_BYTES: Final = 8 * 2**20
+MOUTHFUL_BYTES: Final = 8 * 2**20
 #: What a message is taken for before one was seen, in bytes.
 _UNKNOWN_BYTES: Final = 64 * 2**10
 
@@ -19,7 +19,7 @@ class Appetite:
 
     def count(self, max_count: int) -> int:
         """Returns how many messages to ask for, of at most ``max_count``."""
-        return max(1, min(max_count, int(_MOUTHFUL_BYTES / self._size_bytes)))
+        return max(1, min(max_count, int(MOUTHFUL_BYTES / self._size_bytes)))
 
     def taste(self, messages: Sequence[Message]) -> None:
         """Takes note of what an answer brought."""

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from brokers.appetite import MOUTHFUL_BYTES
 from brokers.base import DEAD_SUFFIX, MAX_REJECTIONS, REASON_HEADER, Delivery, Message, Subscription
 from brokers.errors import BrokerClosedError
 from brokers.memory_server import MemoryServer
@@ -92,11 +93,15 @@ class Member(MemorySubscription):
     def _take(self, max_count: int) -> list[Delivery]:
         now = asyncio.get_running_loop().time()
         deliveries: list[Delivery] = []
+        room_bytes = MOUTHFUL_BYTES
         for name in self._topics:
             topic = self._server.topic(name)
             group = topic.group(self._group)
-            while len(deliveries) < max_count and (offset := group.next_offset(topic.end, now)) is not None:
+            while len(deliveries) < max_count and room_bytes > 0:
+                if (offset := group.next_offset(topic.end, now)) is None:
+                    break
                 deliveries.append(self._hand_out(topic, group, offset))
+                room_bytes -= len(deliveries[-1].message.body)
         return deliveries
 
     def _hand_out(self, topic: Topic, group: Group, offset: int) -> Delivery:

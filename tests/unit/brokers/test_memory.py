@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from brokers.appetite import MOUTHFUL_BYTES
 from brokers.base import END, START, Message
 from brokers.errors import PositionTrimmedError, UnknownBrokerError
 from brokers.memory import MemoryBroker
@@ -138,3 +139,17 @@ def test_a_url_that_no_backend_knows_says_which_are_known(url: str) -> None:
     with pytest.raises(UnknownBrokerError, match=r"known are memory://") as caught:
         make_broker(url)
     assert "secret" not in str(caught.value)
+
+
+async def test_one_receive_brings_no_more_than_a_mouthful_of_large_messages() -> None:
+    broker = MemoryBroker(MemoryServer())
+    await broker.open()
+    subscription = await broker.subscribe(["t"], "g", "c")
+    body = b"x" * 2**20
+    await broker.publish([Message("t", "k", body) for _ in range(20)])
+
+    first = await subscription.receive(256, 1.0)
+    rest = await subscription.receive(256, 1.0)
+
+    assert len(first) == MOUTHFUL_BYTES // len(body)
+    assert [delivery.message_id for delivery in (*first, *rest)] == [str(number) for number in range(2 * len(first))]
