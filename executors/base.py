@@ -1,12 +1,13 @@
 """The contract of an executor: how an ant runs one attempt of a task.
 
 Every executor passes the suite in ``tests/conformance/executors``. The order of calls is
-``check()`` once per ant, then for each attempt ``start`` -> ``wait`` (``stop`` at any time) -> ``cleanup``.
+``check()`` once per ant, then for each attempt ``start`` -> ``wait`` (``stop`` at any time) -> ``collect`` (of those
+that are elsewhere) -> ``cleanup``.
 **A task that fails is an** ``Outcome``; **an executor that fails is an exception** (``executors.errors``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -94,6 +95,21 @@ class Attempt:
 class Folder(Protocol):
     """The attempt's working directory, created on first use."""
 
+    @property
+    def is_made(self) -> bool:
+        """Whether it exists: it then holds the artifacts that the attempt needs, and restored caches."""
+        ...
+
+    @property
+    def result_dir(self) -> Path:
+        """Where the files of ``$FORMICARY_RESULT_DIR`` belong; it exists once ``path`` was called."""
+        ...
+
+    @property
+    def output_file(self) -> Path:
+        """Where the file ``$FORMICARY_OUTPUT`` belongs; its folder exists once ``path`` was called."""
+        ...
+
     def path(self) -> Path:
         """Returns the folder, which exists from now on."""
         ...
@@ -115,6 +131,8 @@ class Executor(ABC):
     methods: tuple[str, ...] = ()
     #: Runs in the ant's own process: attempts are cheap and many may wait at once.
     is_in_process: bool = False
+    #: Attempts run where the ant's folder is not: ``start`` takes along what it holds, ``collect`` brings back.
+    is_elsewhere: bool = False
 
     @abstractmethod
     async def check(self) -> None:
@@ -148,6 +166,17 @@ class Executor(ABC):
         """Asks the run to end, and after ``grace_s`` ends it; ``wait`` then returns an outcome with ``reason``.
 
         Returns when the run is over. Safe at any time, twice, after the end and after a failed start.
+        """
+
+    async def collect(self, run: Run, paths: Sequence[str], *, with_results: bool) -> None:  # noqa: B027 - see is_elsewhere
+        """Brings what the run left to the attempt's folder; called once, after ``wait``, where ``is_elsewhere``.
+
+        That is: the file of outputs, always; with ``with_results`` the files of ``$FORMICARY_RESULT_DIR``; and of the
+        working directory at least what ``paths`` (globs and folders, relative to it) select. What does not exist is
+        left out, and so is all that would lie outside of the folder.
+
+        Raises:
+            CollectFailedError: names what could not be had.
         """
 
     async def released(self, run: Run) -> None:  # noqa: B027 - most have nothing to wait for

@@ -3,25 +3,50 @@
 ExecutorError
 ├── SpecRefusedError        this spec can never run here (the attempt fails, ``ERR_VALIDATION``)
 ├── StartFailedError        the run could not be started (``ERR_EXECUTOR``; retries apply)
+│   ├── ImageError          its image cannot be had or run (``ERR_IMAGE``; retries apply)
+│   └── ServiceError        a service beside it did not get ready (``ERR_SERVICE``; retries apply)
 ├── ExecutorLostError       the run's fate is unknown (``ERR_EXECUTOR``; retries apply)
+├── CollectFailedError      what the run left cannot be had (``ERR_ARTIFACT``; retries apply)
 └── UnknownMethodError      no executor for this method here
 """
 
 
 class ExecutorError(Exception):
-    """Root of the executors' errors."""
+    """Root of the executors' errors; ``code`` is the error code of an attempt that ends by one."""
+
+    code = "ERR_EXECUTOR"
 
 
 class SpecRefusedError(ExecutorError):
     """The spec asks for something that this executor never does."""
+
+    code = "ERR_VALIDATION"
 
 
 class StartFailedError(ExecutorError):
     """The run could not be started; nothing of it is left."""
 
 
+class ImageError(StartFailedError):
+    """The image cannot be pulled, is not there, or holds nothing that could be run."""
+
+    code = "ERR_IMAGE"
+
+
+class ServiceError(StartFailedError):
+    """A service beside the task did not start or did not get ready."""
+
+    code = "ERR_SERVICE"
+
+
 class ExecutorLostError(ExecutorError):
     """The connection to what runs the task was lost."""
+
+
+class CollectFailedError(ExecutorError):
+    """What the run left behind could not be brought back."""
+
+    code = "ERR_ARTIFACT"
 
 
 class UnknownMethodError(ExecutorError):

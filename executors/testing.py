@@ -66,12 +66,23 @@ class LazyFolder:
     def path(self) -> Path:
         """Returns the folder, which exists from now on."""
         self._path.mkdir(parents=True, exist_ok=True)
+        self.result_dir.mkdir(exist_ok=True)
         return self._path
 
     @property
     def is_made(self) -> bool:
         """Whether anybody has needed the folder."""
         return self._path.exists()
+
+    @property
+    def result_dir(self) -> Path:
+        """Returns the folder of results, beside the working directory."""
+        return self._path.with_name(self._path.name + ".result")
+
+    @property
+    def output_file(self) -> Path:
+        """Returns the file of outputs, beside the working directory."""
+        return self._path.with_name(self._path.name + ".output")
 
 
 def make_attempt(

@@ -1,8 +1,8 @@
 """The way of one attempt: fetch, start, wait, collect, report, clean up.
 
 What can go wrong, and what the attempt's end says then: a transfer ``ERR_ARTIFACT``; a spec or a value that can never
-work ``ERR_VALIDATION``; the executor ``ERR_EXECUTOR``. All of the attempt's log lines are with the broker, and its
-executor has let go of it, before its end is reported.
+work ``ERR_VALIDATION``; the executor ``ERR_EXECUTOR``, or what its error says (``ERR_IMAGE``, …). All of the attempt's
+log lines are with the broker, and its executor has let go of it, before its end is reported.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from executors.base import Attempt, Outcome, Reason, Run
-from executors.errors import ExecutorError, SpecRefusedError
+from executors.errors import ExecutorError
 from formicary.ant import outputs
 from formicary.ant.assignments import Assignment, Phase
 from formicary.ant.deadlines import Deadlines
@@ -121,10 +121,10 @@ class Runner:
             return End(reason.value, error_message="stopped while its artifacts were being moved")
         except TransferError as exc:
             return error_end("ERR_ARTIFACT", str(exc))
-        except (DataError, SpecRefusedError) as exc:
+        except DataError as exc:
             return error_end("ERR_VALIDATION", str(exc))
         except ExecutorError as exc:
-            return error_end("ERR_EXECUTOR", str(exc))
+            return error_end(exc.code, str(exc))
 
     async def _execute(self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog) -> Outcome:
         if assignment.stop_reason is not None:
@@ -136,13 +136,31 @@ class Runner:
         try:
             if assignment.stop_reason is not None:
                 self._spawn_stop(assignment, run)
-            return await executor.wait(run)
+            outcome = await executor.wait(run)
+            if executor.is_elsewhere:
+                await self._bring_back(assignment, run, sink, outcome)
+            return outcome
         finally:
             assignment.run = None
             self._deadlines.remove(assignment)
             await executor.cleanup(run)
             if assignment.stop_reason is not None or assignment.is_abandoned:
                 await self._released(assignment, run, sink)
+
+    async def _bring_back(self, assignment: Assignment, run: Run, sink: AttemptLog, outcome: Outcome) -> None:
+        """Has what the run left elsewhere brought into the attempt's folder; the task's own time is over by then."""
+        self._deadlines.remove(assignment)
+        policy = assignment.order.artifacts
+        has_artifacts = is_wanted(policy, outcome)
+        paths = policy.paths if has_artifacts else ()
+        try:
+            collected = assignment.executor.collect(run, paths, with_results=has_artifacts)
+            await self._interruptible(assignment, collected)
+        except ExecutorError as exc:
+            if outcome.is_success:
+                raise
+            # The task failed by itself: that, and its exit code, is what its rules look at.
+            await sink.note(str(exc))
 
     async def _released(self, assignment: Assignment, run: Run, sink: AttemptLog) -> None:
         """Returns when nothing of a stopped attempt runs any more: until then nobody may be given its task again.
