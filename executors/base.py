@@ -102,12 +102,12 @@ class Folder(Protocol):
 
     @property
     def result_dir(self) -> Path:
-        """Where the files of ``$FORMICARY_RESULT_DIR`` belong; it exists once ``path`` was called."""
+        """Where the files of ``$FORMICARY_RESULT_DIR`` belong; it may have to be made."""
         ...
 
     @property
     def output_file(self) -> Path:
-        """Where the file ``$FORMICARY_OUTPUT`` belongs; its folder exists once ``path`` was called."""
+        """Where the file ``$FORMICARY_OUTPUT`` belongs; the folder it lies in exists once ``path`` was called."""
         ...
 
     def path(self) -> Path:

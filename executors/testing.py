@@ -66,7 +66,6 @@ class LazyFolder:
     def path(self) -> Path:
         """Returns the folder, which exists from now on."""
         self._path.mkdir(parents=True, exist_ok=True)
-        self.result_dir.mkdir(exist_ok=True)
         return self._path
 
     @property

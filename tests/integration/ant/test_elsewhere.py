@@ -42,6 +42,7 @@ class FarShell(ShellExecutor):
             raise self.error
         if attempt.folder.is_made:
             shutil.copytree(attempt.folder.path(), self._far.path(), dirs_exist_ok=True)
+        self._far.result_dir.mkdir(parents=True)
         far = {"FORMICARY_OUTPUT": str(self._far.output_file), "FORMICARY_RESULT_DIR": str(self._far.result_dir)}
         environment = {**attempt.environment, **far}
         run = await super().start(replace(attempt, folder=self._far, environment=environment), sink)
