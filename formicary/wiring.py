@@ -25,6 +25,7 @@ from executors.registry import ExecutorOptions, make_executors
 from formicary.ant.ant import Ant
 from formicary.ant.config import AntConfig
 from formicary.artifacts.base import ArtifactStore
+from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.registry import make_store
 from formicary.bus import Bus, Outgoing
 from formicary.clock import Clock, SystemClock
@@ -195,7 +196,7 @@ class _Foundation:
             jobs=JobStore(database),
             commands=CommandStore(database),
             logs=LogStore(database),
-            artifacts=self._need(self._artifacts),
+            artifacts=Blobs(self._need(self._artifacts)),
         )
         bus = self._need(self._bus)
         watch, log_signals, registry = JobWatch(), Signals(), AntRegistry()

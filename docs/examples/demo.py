@@ -26,10 +26,10 @@ def run() -> subprocess.CompletedProcess[str]:
 
 
 def report_of(job: dict[str, Any]) -> Path:
-    """Returns where the artifact store keeps the report."""
-    number, task = next((no, task) for no, task in enumerate(job["tasks"]) if task["task_type"] == "publish")
+    """Returns where the run left the report."""
+    task = next(task for task in job["tasks"] if task["task_type"] == "publish")
     name = next(artifact["name"] for artifact in task["artifacts"] if artifact["name"].endswith("report.md"))
-    return HOME / "artifacts" / job["id"] / str(number) / str(task["attempt"]) / name
+    return HOME / "results" / job["id"] / "publish" / name
 
 
 def main() -> int:

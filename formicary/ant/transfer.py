@@ -1,9 +1,13 @@
-"""Artifacts of one attempt: fetched before its start, stored after its end."""
+"""Artifacts of one attempt: fetched before its start, stored after its end, several at a time.
+
+What an attempt stored and then does not report belongs to nothing, and the queen's sweep deletes it.
+"""
 
 import asyncio
-import contextlib
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from executors.base import Outcome, Reason
 from formicary.ant.assignments import Assignment, Key
@@ -11,6 +15,7 @@ from formicary.ant.errors import TransferError
 from formicary.ant.folders import AttemptFolder
 from formicary.ant.globs import check_name, select_files
 from formicary.artifacts.base import ArtifactError, ArtifactMissingError, ArtifactStore
+from formicary.artifacts.blobs import Blobs, Holder
 from formicary.events.orders import Fetch
 from formicary.model.definition import ArtifactsPolicy, ArtifactWhen
 from formicary.model.jobs import ArtifactRef
@@ -20,13 +25,17 @@ RESULT_PREFIX: Final = "result/"
 #: Bytes that the references of one attempt's artifacts may take in its result.
 REFERENCES_LIMIT_BYTES: Final = 512 * 1024
 _REFERENCE_BYTES: Final = 120
+#: Files of one attempt that are moved at the same time.
+_AT_ONCE: Final = 8
+
+T = TypeVar("T")
 
 
 class Transfer:
     """Moves files between folders of attempts and the artifact store."""
 
     def __init__(self, store: ArtifactStore) -> None:
-        self._store = store
+        self._blobs = Blobs(store)
 
     async def fetch(self, assignment: Assignment, folder: AttemptFolder) -> None:
         """Puts the artifacts of earlier tasks into the working directory, in the order listed; later ones win.
@@ -34,21 +43,18 @@ class Transfer:
         Raises:
             TransferError: names the artifact that could not be had.
         """
-        job_id = assignment.key[0]
         try:
             work = folder.path()
         except OSError as exc:
             raise TransferError("of earlier tasks", f"the working directory cannot be made: {exc}") from exc
         for fetch in assignment.order.fetches:
-            for artifact in fetch.artifacts:
-                key = f"{job_id}/{fetch.task_no}/{fetch.attempt}/{check_name(artifact.name)}"
-                await self._fetch_one(key, work, artifact, fetch)
+            await _each(fetch.artifacts, functools.partial(self._fetch_one, work, fetch))
 
-    async def _fetch_one(self, key: str, work: Path, artifact: ArtifactRef, fetch: Fetch) -> None:
-        target = work / artifact.name
+    async def _fetch_one(self, work: Path, fetch: Fetch, artifact: ArtifactRef) -> None:
+        target = work / check_name(artifact.name)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            await self._store.fetch(key, target, artifact.sha256)
+            await self._blobs.fetch(artifact.sha256, target)
         except ArtifactMissingError as exc:
             message = f"of task {fetch.task_type} is not in the store any more; restart the job from that task"
             raise TransferError(artifact.name, message) from exc
@@ -56,33 +62,42 @@ class Transfer:
             raise TransferError(artifact.name, f"of task {fetch.task_type} cannot be fetched: {exc}") from exc
 
     async def store(self, key: Key, files: dict[str, Path]) -> tuple[ArtifactRef, ...]:
-        """Stores files under their names; all of them or none.
+        """Stores files; returns them in the order given.
 
         Raises:
-            TransferError: names the file that could not be stored; what was stored before it is deleted again.
+            TransferError: names a file that could not be stored.
         """
-        prefix = "/".join(map(str, key))
-        stored: list[ArtifactRef] = []
-        try:
-            for name, path in files.items():
-                stored.append(await self._store_one(prefix, name, path))
-        except BaseException:
-            await asyncio.shield(self._undo(prefix, stored))
-            raise
-        return tuple(stored)
+        holder = Holder(*key)
+        stored: dict[str, ArtifactRef] = {}
 
-    async def _store_one(self, prefix: str, name: str, path: Path) -> ArtifactRef:
+        async def store_one(name: str) -> None:
+            stored[name] = await self._store_one(holder, name, files[name])
+
+        await _each(files, store_one)
+        return tuple(stored[name] for name in files)
+
+    async def _store_one(self, holder: Holder, name: str, path: Path) -> ArtifactRef:
         try:
-            sha256, size_bytes = await self._store.put(f"{prefix}/{name}", path)
+            sha256, size_bytes = await self._blobs.add(path, holder)
         except (ArtifactError, OSError) as exc:
             raise TransferError(name, f"cannot be stored: {exc}") from exc
         return ArtifactRef(name=name, sha256=sha256, size_bytes=size_bytes)
 
-    async def _undo(self, prefix: str, stored: list[ArtifactRef]) -> None:
-        for artifact in stored:
-            # What cannot be deleted now belongs to no result and is swept with the job.
-            with contextlib.suppress(ArtifactError, OSError):
-                await self._store.delete(f"{prefix}/{artifact.name}")
+
+async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Does the work for all items, a few at once; the first error ends it and is raised."""
+    waiting = iter(items)
+
+    async def take(items: Iterator[T]) -> None:
+        for item in items:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(take(waiting))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def is_wanted(policy: ArtifactsPolicy, outcome: Outcome) -> bool:

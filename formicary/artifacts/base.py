@@ -1,7 +1,7 @@
 """The contract of an artifact store. Every backend passes the suite in ``tests/conformance/artifacts``."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ class ArtifactStore(ABC):
         """
 
     @abstractmethod
-    def get(self, key: str, sha256: str | None = None) -> AsyncIterator[bytes]:
+    def get(self, key: str, sha256: str | None = None) -> AsyncGenerator[bytes, None]:
         """Yields the content in chunks of at most 1 MiB; raises at the end where the digest differs.
 
         Raises:

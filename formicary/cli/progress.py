@@ -147,10 +147,9 @@ def summary(job: JobView, source: JobSource) -> Iterator[str]:
         yield f"  {job.error_code}: {_printable(job.error_message)}"
     for task in [task for task in job.tasks or () if task.state is TaskState.FAILED][:_SUMMARY_TASKS]:
         yield f"  {task.task_type}: {task.error_code}: {_printable(task.error_message or '')}"
-    for number, task in enumerate(job.tasks or ()):
+    for task in job.tasks or ():
         for artifact in task.artifacts[:_SUMMARY_TASKS]:
-            place = source.place_of(number, task.attempt, task.task_type, artifact.name)
-            yield f"  artifact of {task.task_type}: {place} ({artifact.size_bytes} bytes)"
+            yield f"  artifact of {task.task_type}: {source.place_of(task, artifact)} ({artifact.size_bytes} bytes)"
 
 
 def _most_telling(tasks: tuple[TaskView, ...], room: int) -> list[TaskView]:

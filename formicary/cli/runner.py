@@ -17,6 +17,8 @@ from formicary.cli.client import Client
 from formicary.cli.orphans import RunLedger
 from formicary.cli.output import print_text
 from formicary.cli.progress import Progress, summary
+from formicary.cli.results import FOLDER as RESULTS
+from formicary.cli.results import Results
 from formicary.cli.source import JobSource, LocalJob, RemoteJob, submit_remote
 from formicary.errors import FormicaryError, HomeHeldError, NotFoundError
 from formicary.home import HomeLock
@@ -88,7 +90,8 @@ async def _run_here(loaded: Settings, wanted: Wanted) -> int:
         ledger.note(job_id)
         try:
             await colony.manager.submit(request, job_id)
-            return await _watch(LocalJob(colony.manager, job_id, loaded.artifacts_url), wanted)
+            results = Results(loaded.home, job_id, loaded.artifacts_url)
+            return await _watch(LocalJob(colony.manager, job_id, results), wanted)
         finally:
             await _forget_if_over(ledger, colony.manager, job_id)
 
@@ -165,7 +168,7 @@ async def _interrupts() -> AsyncIterator[asyncio.Queue[int]]:
 
 
 class _fresh_home:  # noqa: N801 - used like a function
-    """A home for one run; what remains of it afterwards is its artifacts."""
+    """A home for one run; what remains of it afterwards is its artifacts, and the links that name them."""
 
     def __enter__(self) -> Path:
         self._home = Path(tempfile.mkdtemp(prefix="formicary-run-"))
@@ -177,7 +180,7 @@ class _fresh_home:  # noqa: N801 - used like a function
             shutil.rmtree(self._home, ignore_errors=True)
             return
         for path in self._home.iterdir():
-            if path != artifacts:
+            if path not in (artifacts, self._home / RESULTS):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 

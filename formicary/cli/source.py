@@ -3,15 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from threading import Thread
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from formicary.cli.client import Client, quoted
-from formicary.model.jobs import JobView, LogLine
+from formicary.cli.results import Results
+from formicary.model.jobs import ArtifactRef, JobView, LogLine, TaskView
 from formicary.queen.manager.manager import Manager
 
 _JOB = msgspec.json.Decoder(JobView)
@@ -38,7 +37,7 @@ class JobSource(Protocol):
         """Asks for a cancel."""
         ...
 
-    def place_of(self, task_no: int, attempt: int, task_type: str, name: str) -> str:
+    def place_of(self, task: TaskView, artifact: ArtifactRef) -> str:
         """Returns where an artifact lies: a path or an address."""
         ...
 
@@ -46,10 +45,10 @@ class JobSource(Protocol):
 class LocalJob:
     """A job of this process."""
 
-    def __init__(self, manager: Manager, job_id: str, artifacts_url: str) -> None:
+    def __init__(self, manager: Manager, job_id: str, results: Results) -> None:
         self._manager = manager
         self._job_id = job_id
-        self._artifacts_url = artifacts_url
+        self._results = results
 
     async def job(self) -> JobView:
         """Returns the job as it is."""
@@ -68,11 +67,9 @@ class LocalJob:
         """Asks for a cancel."""
         await self._manager.cancel(self._job_id)
 
-    def place_of(self, task_no: int, attempt: int, task_type: str, name: str) -> str:
-        """Returns the path in a local store, else the address in the store."""
-        key = f"{self._job_id}/{task_no}/{attempt}/{name}"
-        parts = urlsplit(self._artifacts_url)
-        return str(Path(unquote(parts.path)) / key) if parts.scheme == "file" else f"{self._artifacts_url}/{key}"
+    def place_of(self, task: TaskView, artifact: ArtifactRef) -> str:
+        """Returns the path of a link to it, or without a local store its address there."""
+        return self._results.place_of(task, artifact)
 
 
 class RemoteJob:
@@ -116,9 +113,9 @@ class RemoteJob:
         """Asks for a cancel."""
         await asyncio.to_thread(self._client.post, f"{self._path}/cancel")
 
-    def place_of(self, task_no: int, attempt: int, task_type: str, name: str) -> str:
+    def place_of(self, task: TaskView, artifact: ArtifactRef) -> str:
         """Returns the address at the server."""
-        return f"{self._client.server}{self._path}/artifacts/{quoted(task_type)}/{name}"
+        return f"{self._client.server}{self._path}/artifacts/{quoted(task.task_type)}/{artifact.name}"
 
 
 async def submit_remote(client: Client, text: str, params: dict[str, object]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 
 from brokers.registry import make_broker
+from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.local import LocalStore
 from formicary.bus import Bus
 from formicary.clock import SystemClock
@@ -89,7 +90,7 @@ class QueenFront:
             jobs=JobStore(self.database),
             commands=CommandStore(self.database),
             logs=self.logs,
-            artifacts=self.artifacts,
+            artifacts=Blobs(self.artifacts),
         )
         around = Surroundings(
             clock=SystemClock(),

@@ -59,7 +59,6 @@ def run_job(formicary: Formicary) -> Callable[..., dict[str, Any]]:
         ended = formicary("run", file, *arguments, "-o", "json")
         assert ended.returncode == exit_code, f"{ended.stdout}\n{ended.stderr}"
         job: dict[str, Any] = json.loads(ended.stdout)
-        job["numbers"] = {task["task_type"]: number for number, task in enumerate(job["tasks"])}
         job["tasks"] = {task["task_type"]: task for task in job["tasks"]}
         return job
 
@@ -68,13 +67,12 @@ def run_job(formicary: Formicary) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def artifact(home: Path) -> Callable[[dict[str, Any], str, str], Path]:
-    """Finds the stored file of a task's artifact."""
+    """Finds the link to a task's artifact."""
 
     def find(job: dict[str, Any], task_type: str, name: str) -> Path:
         task = job["tasks"][task_type]
         names: list[str] = [entry["name"] for entry in task["artifacts"]]
         assert name in names
-        number, attempt = job["numbers"][task_type], task["attempt"]
-        return home.joinpath("artifacts", job["id"], str(number), str(attempt), name)
+        return home.joinpath("results", job["id"], task_type, name)
 
     return find

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from formicary.artifacts.base import ArtifactStore
+from formicary.artifacts.blobs import Blobs
 from formicary.clock import Clock
 from formicary.ids import JobId
 from formicary.model.jobs import AntView
@@ -81,7 +81,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     jobs: JobStore
     commands: CommandStore
     logs: LogStore
-    artifacts: ArtifactStore
+    artifacts: Blobs
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):

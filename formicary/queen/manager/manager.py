@@ -9,20 +9,17 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from formicary.artifacts.base import ArtifactCorruptError, ArtifactMissingError, ArtifactStoreUnavailableError
-from formicary.artifacts.keys import BadKeyError
 from formicary.errors import (
     ConflictError,
     FormicaryError,
     InvalidInputError,
     NotFoundError,
     Problem,
-    UnavailableError,
 )
 from formicary.ids import JobId
 from formicary.metrics import JOBS_SUBMITTED
 from formicary.model.definition import DefinitionRecord
-from formicary.model.jobs import AntView, ArtifactRef, JobRequest, JobView, LogLine
+from formicary.model.jobs import AntView, JobRequest, JobView, LogLine
 from formicary.model.parse import parse_definition
 from formicary.model.states import TERMINAL_JOB_STATES, JobState, TaskState
 from formicary.queen.manager import commands, views
@@ -30,6 +27,7 @@ from formicary.queen.manager.book import DefinitionBook
 from formicary.queen.manager.checks import job_id as checked_id
 from formicary.queen.manager.checks import printable
 from formicary.queen.manager.contracts import Stores, Surroundings
+from formicary.queen.manager.downloads import Download, chunks_of
 from formicary.queen.manager.intake import Intake
 from formicary.queen.manager.output import Follower, Selection, stored_lines
 from formicary.queen.manager.submissions import Submissions, Submitted
@@ -40,27 +38,11 @@ MAX_PAGE = 500
 RESTART_WAIT_S = 5.0
 
 
-class ArtifactDamagedError(FormicaryError):
-    """The stored bytes are not those that the task left; nothing of them may be used."""
-
-    code = "ERR_ARTIFACT"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"artifact {name!r} was changed in the store: its digest is wrong; run its task again")
-
-
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """A version of a definition; ``is_new`` is False where the newest one has the same source."""
 
     record: DefinitionRecord
     is_new: bool
-
-
-class Download(msgspec.Struct, frozen=True, kw_only=True):
-    """An artifact and its bytes. The last chunk comes only if the digest of the whole is right."""
-
-    ref: ArtifactRef
-    chunks: AsyncIterator[bytes]
 
 
 class Manager:
@@ -354,30 +336,13 @@ class Manager:
             NotFoundError: no such job, task or artifact, or its bytes are gone.
         """
         job = await self.job(job_id)
-        for number, task in enumerate(job.tasks or ()):
+        for task in job.tasks or ():
             if task.task_type == task_type:
                 ref = next((ref for ref in task.artifacts if ref.name == name), None)
                 if ref is None:
                     break
-                key = f"{job.id}/{number}/{task.attempt}/{ref.name}"
-                return Download(ref=ref, chunks=self._chunks(key, ref))
+                return Download(ref=ref, chunks=chunks_of(self._stores.artifacts, ref))
         raise NotFoundError(f"job {job.id} has no artifact {printable(name)!r} of a task {printable(task_type)!r}")
-
-    async def _chunks(self, key: str, ref: ArtifactRef) -> AsyncIterator[bytes]:
-        held: bytes | None = None
-        try:
-            async for chunk in self._stores.artifacts.get(key, ref.sha256):
-                if held is not None:
-                    yield held
-                held = chunk
-        except (ArtifactMissingError, BadKeyError) as error:
-            raise NotFoundError(f"the bytes of artifact {ref.name!r} are gone") from error
-        except ArtifactStoreUnavailableError as error:
-            raise UnavailableError(f"the artifact store is away: {error}") from error
-        except ArtifactCorruptError as error:
-            raise ArtifactDamagedError(ref.name) from error
-        if held is not None:
-            yield held
 
     def ants(self) -> list[AntView]:
         """Returns the live ants."""

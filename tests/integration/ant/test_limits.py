@@ -34,7 +34,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-async def test_a_disk_that_fills_while_artifacts_are_stored_fails_the_task_and_keeps_nothing(
+async def test_a_disk_that_fills_while_artifacts_are_stored_fails_the_task(
     small_disk: Path, bus: Bus, tmp_path: Path
 ) -> None:
     store = LocalStore(small_disk)
@@ -44,11 +44,10 @@ async def test_a_disk_that_fills_while_artifacts_are_stored_fails_the_task_and_k
     await ant.start()
     owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
     policy = ArtifactsPolicy(paths=("*",))
-    script = "for n in 1 2 3; do head -c 500000 /dev/zero > f$n; done"
+    script = "for n in 1 2 3; do head -c 500000 /dev/urandom > f$n; done"
     end = await owner.run(shell(script, artifacts=policy))
     assert (end.error_code, end.artifacts) == ("ERR_ARTIFACT", ())
     assert "artifact f" in (end.error_message or "")
-    assert [key async for key in store.list("")] == []
     assert (await owner.run(shell("echo 1 > f", artifacts=policy), task_no=1)).is_success
     await ant.stop()
 

@@ -168,10 +168,16 @@ async def test_a_fetched_artifact_that_climbs_out_is_refused(owner: ScriptedOwne
     assert "relative path" in (end.error_message or "")
 
 
-async def test_a_fetched_artifact_with_other_bytes_fails_the_task(owner: ScriptedOwner, store: LocalStore) -> None:
+def overwrite_blobs(store: Path, text: str) -> None:
+    for path in store.glob("blobs/**/*"):
+        if path.is_file():
+            path.write_text(text)
+
+
+async def test_a_fetched_artifact_with_other_bytes_fails_the_task(owner: ScriptedOwner, tmp_path: Path) -> None:
     end = await owner.run(shell("echo 1 > a", artifacts=ArtifactsPolicy(paths=("a",))))
-    wrong = msgspec.structs.replace(end.artifacts[0], sha256="0" * 64)
-    end = await owner.run(shell("cat a", fetches=(Fetch("t", 0, 1, (wrong,)),)), task_no=1)
+    overwrite_blobs(tmp_path / "artifacts", "2")
+    end = await owner.run(shell("cat a", fetches=(Fetch("t", 0, 1, end.artifacts),)), task_no=1)
     assert (end.error_code, end.reason) == ("ERR_ARTIFACT", "error")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from formicary.artifacts.blobs import Holder, new_key
 from formicary.bus import Outgoing
 from formicary.events import topics
 from formicary.events.logs import Line, LogChunk
@@ -283,7 +284,7 @@ async def put_artifact(api: Api, front: QueenFront, folder: Path, content: bytes
     await front.start_job(job_id)
     source = folder / "source"
     source.write_bytes(content)
-    await front.artifacts.put(f"{job_id}/0/1/result/a b.csv", source)
+    await front.artifacts.put(new_key(sha256, Holder(job_id, 0, 1)), source)
     ref = {"name": "result/a b.csv", "sha256": sha256, "size_bytes": len(content)}
     await front.add_task(job_id, 0, "COMPLETED", json.dumps([ref]))
     return job_id
