@@ -22,6 +22,10 @@ class ArtifactStoreUnavailableError(ArtifactError):
     """The store cannot take or give bytes now: unreachable, full, forbidden. The text says which."""
 
 
+class ArtifactStoreAwayError(ArtifactStoreUnavailableError):
+    """The store does not answer, or is too busy: the same may succeed later, with nothing changed."""
+
+
 class Stored(NamedTuple):
     """What ``put`` made: the content's digest (hex) and size."""
 
@@ -70,7 +74,18 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     async def presign(self, key: str, expires_s: float) -> str | None:
-        """Returns a URL from which anyone can get the content for a while, or None where there is no such thing."""
+        """Returns a URL from which anyone can get the content for a while, or None where there is no such thing.
+
+        Nothing is asked of the store: the URL of a missing key answers 404.
+        """
+
+    @abstractmethod
+    async def presign_put(self, key: str, expires_s: float) -> str | None:
+        """Returns a URL to which anyone can PUT the content for a while, or None where there is no such thing.
+
+        One request with the whole content, its length known; it is visible when all of it came. Nothing is known of
+        its digest: whoever gives the URL away has to learn it from the sender, and a reader checks it.
+        """
 
     @abstractmethod
     async def delete(self, key: str) -> None:
@@ -79,3 +94,11 @@ class ArtifactStore(ABC):
     @abstractmethod
     def list(self, prefix: str) -> AsyncIterator[str]:
         """Yields the keys that begin with ``prefix``, sorted."""
+
+    @abstractmethod
+    async def sweep(self, older_than_s: float) -> int:
+        """Deletes what writers left behind that died on the way, and returns how many such things there were.
+
+        Args:
+            older_than_s: what was begun later is left alone, since its writer may be alive.
+        """

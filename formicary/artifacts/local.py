@@ -8,37 +8,32 @@ Rules:
 - All file I/O runs in threads, 1 MiB at a time.
 """
 
-import asyncio
 import contextlib
 import errno
-import functools
-import hashlib
 import os
 import posixpath
 import secrets
 import stat
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO
 
-from formicary.artifacts.base import (
-    ArtifactCorruptError,
-    ArtifactMissingError,
-    ArtifactStore,
-    ArtifactStoreUnavailableError,
-    Stored,
+from formicary.artifacts.base import ArtifactMissingError, ArtifactStore, Stored
+from formicary.artifacts.files import (
+    READ_FLAGS,
+    WRITE_FLAGS,
+    Digested,
+    Draft,
+    chunks_of,
+    close_file,
+    in_thread,
+    open_folder,
+    open_source,
+    regular,
+    write_draft,
 )
 from formicary.artifacts.keys import RESERVED_PREFIX, check_key
-
-CHUNK_BYTES: Final = 1024 * 1024
-_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-#: Deletes that may empty a folder under a put before it gives up.
-_RACES: Final = 5
-
-T = TypeVar("T")
 
 
 class LocalStore(ArtifactStore):
@@ -49,7 +44,7 @@ class LocalStore(ArtifactStore):
 
     async def open(self) -> None:
         """Creates the root and proves that it can be written to."""
-        await _in_thread("open", self._prepare)
+        await in_thread("open", self._prepare)
 
     async def close(self) -> None:
         """Has nothing to let go of."""
@@ -57,28 +52,34 @@ class LocalStore(ArtifactStore):
     async def put(self, key: str, source: Path) -> Stored:
         """Copies a regular file into the store, in one step for whoever reads."""
         parts = check_key(key)
-        with await _in_thread("read", lambda: _open_source(source), _close) as file:
-            draft = await _in_thread("write", lambda: _Draft.below(self._root, parts), _Draft.discard)
-            async with contextlib.aclosing(_chunks(file)) as chunks:
-                return await _write(draft, chunks)
+        with await in_thread("read", lambda: open_source(source), close_file) as file:
+            draft = await in_thread("write", lambda: Draft.below(self._root, parts), Draft.discard)
+            digested = Digested(chunks_of(file))
+            async with contextlib.aclosing(digested.chunks()) as chunks:
+                await write_draft(draft, chunks, is_durable=True)
+        return digested.stored()
 
     async def get(self, key: str, sha256: str | None = None) -> AsyncGenerator[bytes, None]:
         """Yields the content; the digest is known, and checked, at the end."""
-        digest = hashlib.sha256()
-        with await _in_thread("read", lambda: self._open(key), _close) as file:
-            async for chunk in _chunks(file):
-                digest.update(chunk)
-                yield chunk
-        if sha256 is not None and digest.hexdigest() != sha256:
-            raise ArtifactCorruptError(f"{key} has sha256 {digest.hexdigest()}, not {sha256}")
+        with await in_thread("read", lambda: self._open(key), close_file) as file:
+            digested = Digested(chunks_of(file))
+            async with contextlib.aclosing(digested.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        digested.check(key, sha256)
 
     async def fetch(self, key: str, target: Path, sha256: str) -> None:
         """Writes the content to ``target`` in one step; its folder must exist and be no link."""
-        draft = await _in_thread("write", lambda: _Draft.at(target), _Draft.discard)
+        draft = await in_thread("write", lambda: Draft.at(target), Draft.discard)
         async with contextlib.aclosing(self.get(key, sha256)) as chunks:
-            await _write(draft, chunks)
+            await write_draft(draft, chunks, is_durable=False)
 
     async def presign(self, key: str, expires_s: float) -> str | None:
+        """Returns None: a folder has no URL for others."""
+        check_key(key)
+        return None
+
+    async def presign_put(self, key: str, expires_s: float) -> str | None:
         """Returns None: a folder has no URL for others."""
         check_key(key)
         return None
@@ -86,27 +87,32 @@ class LocalStore(ArtifactStore):
     async def delete(self, key: str) -> None:
         """Deletes a file, and the folders that this empties."""
         parts = check_key(key)
-        await _in_thread("delete", lambda: self._remove(parts))
+        await in_thread("delete", lambda: self._remove(parts))
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
         """Yields the keys that begin with ``prefix``, sorted."""
-        for key in await _in_thread("read", lambda: sorted(self._keys(prefix))):
+        for key in await in_thread("read", lambda: sorted(self._keys(prefix))):
             yield key
+
+    async def sweep(self, older_than_s: float) -> int:
+        """Deletes drafts whose last byte is older than that."""
+        before = time.time() - older_than_s
+        return await in_thread("delete", lambda: sum(self._sweep(before)))
 
     def _prepare(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
         probe = self._root / f"{RESERVED_PREFIX}{secrets.token_hex(8)}"
-        os.close(os.open(probe, _WRITE_FLAGS, 0o600))
+        os.close(os.open(probe, WRITE_FLAGS, 0o600))
         probe.unlink()
 
     def _open(self, key: str) -> BinaryIO:
         parts = check_key(key)
         try:
-            folder = _open_folder(self._root, parts[:-1], create=False)
+            folder = open_folder(self._root, parts[:-1], create=False)
         except (FileNotFoundError, NotADirectoryError):
             raise ArtifactMissingError(f"there is no artifact {key}") from None
         try:
-            return _regular(os.open(parts[-1], _READ_FLAGS, dir_fd=folder), key)
+            return regular(os.open(parts[-1], READ_FLAGS, dir_fd=folder), key)
         except FileNotFoundError:
             raise ArtifactMissingError(f"there is no artifact {key}") from None
         finally:
@@ -121,7 +127,7 @@ class LocalStore(ArtifactStore):
     def _unlink(self, parts: tuple[str, ...], remove: Callable[..., None]) -> bool:
         """Says whether there was something, and it is gone now."""
         try:
-            folder = _open_folder(self._root, parts[:-1], create=False)
+            folder = open_folder(self._root, parts[:-1], create=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
@@ -134,11 +140,17 @@ class LocalStore(ArtifactStore):
             os.close(folder)
         return True
 
+    def _sweep(self, before: float) -> Iterator[bool]:
+        for _, _, names, folder in os.fwalk(self._root):
+            for name in names:
+                if name.startswith(RESERVED_PREFIX):
+                    yield _remove_older(name, folder, before)
+
     def _keys(self, prefix: str) -> Iterator[str]:
         # Only the folder that the prefix names can hold keys that begin with it.
         folder = prefix.rpartition("/")[0]
         try:
-            start = _open_folder(self._root, check_key(folder) if folder else (), create=False)
+            start = open_folder(self._root, check_key(folder) if folder else (), create=False)
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
@@ -151,97 +163,6 @@ class LocalStore(ArtifactStore):
             os.close(start)
 
 
-class _Draft:
-    """A file that is being written beside its target; ``commit`` renames it, ``discard`` leaves nothing."""
-
-    def __init__(self, folder: int, name: str) -> None:
-        self._folder = folder
-        self._name = name
-        self._temporary = f"{RESERVED_PREFIX}{secrets.token_hex(8)}"
-        self.file: BinaryIO = open(  # noqa: SIM115, PTH123 - closed by commit and discard; wraps a descriptor
-            os.open(self._temporary, _WRITE_FLAGS, 0o640, dir_fd=folder), "wb", buffering=0
-        )
-
-    @classmethod
-    def at(cls, target: Path) -> "_Draft":
-        return cls._in(os.open(target.parent, _FOLDER_FLAGS), target.name)
-
-    @classmethod
-    def below(cls, root: Path, parts: tuple[str, ...]) -> "_Draft":
-        for _ in range(_RACES):
-            # A delete may remove the folder, empty at that moment, between its making and the draft's.
-            with contextlib.suppress(FileNotFoundError):
-                return cls._in(_open_folder(root, parts[:-1], create=True), parts[-1])
-        return cls._in(_open_folder(root, parts[:-1], create=True), parts[-1])
-
-    @classmethod
-    def _in(cls, folder: int, name: str) -> "_Draft":
-        try:
-            return cls(folder, name)
-        except BaseException:
-            os.close(folder)
-            raise
-
-    def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self.file.write(view) :]
-
-    def commit(self) -> None:
-        os.fsync(self.file.fileno())
-        os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        os.fsync(self._folder)
-        self._close()
-
-    def discard(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._temporary, dir_fd=self._folder)
-        self._close()
-
-    def _close(self) -> None:
-        self.file.close()
-        os.close(self._folder)
-
-
-async def _write(draft: _Draft, chunks: AsyncIterator[bytes]) -> Stored:
-    """Fills and commits a draft; on any error, and when cancelled, nothing of it stays."""
-    digest, size_bytes = hashlib.sha256(), 0
-    try:
-        async for chunk in chunks:
-            digest.update(chunk)
-            size_bytes += len(chunk)
-            await _in_thread("write", functools.partial(draft.write, chunk))
-    except BaseException:
-        draft.discard()
-        raise
-    await _in_thread("write", lambda: _commit(draft))
-    return Stored(digest.hexdigest(), size_bytes)
-
-
-def _commit(draft: _Draft) -> None:
-    try:
-        draft.commit()
-    except OSError:
-        draft.discard()
-        raise
-
-
-async def _chunks(file: BinaryIO) -> AsyncGenerator[bytes, None]:
-    while chunk := await _in_thread("read", lambda: file.read(CHUNK_BYTES)):
-        yield chunk
-
-
-def _open_source(source: Path) -> BinaryIO:
-    return _regular(os.open(source, _READ_FLAGS), str(source))
-
-
-def _regular(descriptor: int, name: str) -> BinaryIO:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ArtifactStoreUnavailableError(f"{name} is not a regular file")
-    return open(descriptor, "rb", buffering=0)
-
-
 def _is_file(name: str, folder: int) -> bool:
     try:
         return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
@@ -249,63 +170,13 @@ def _is_file(name: str, folder: int) -> bool:
         return False
 
 
-def _close(file: BinaryIO) -> None:
-    file.close()
-
-
-def _open_folder(root: Path, parts: tuple[str, ...], *, create: bool) -> int:
-    """Opens the folder below ``root`` step by step, so that no link is followed."""
-    current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for part in parts:
-        try:
-            following = _open_part(current, part, create=create)
-        finally:
-            os.close(current)
-        current = following
-    return current
-
-
-def _open_part(folder: int, part: str, *, create: bool) -> int:
-    if create:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(part, 0o750, dir_fd=folder)
-    return os.open(part, _FOLDER_FLAGS, dir_fd=folder)
-
-
-#: What an error of the file system means to whoever waits for the artifact.
-_REASONS: Final = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EROFS: "the file system is read-only",
-    errno.ELOOP: "a symbolic link is in the way, and none is followed",
-    errno.ENOTDIR: "a file or symbolic link is in the way of a folder",
-    errno.EISDIR: "a folder is in the way of the file",
-}
-
-
-async def _in_thread(verb: str, work: Callable[[], T], release: Callable[[T], None] | None = None) -> T:
-    """Runs file I/O in a thread; its errors become the store's.
-
-    A thread cannot be stopped, and what it uses must not be closed under it: a cancellation waits for its end, and
-    ``release`` lets go of what it returned.
-    """
-    task = asyncio.ensure_future(asyncio.to_thread(work))
+def _remove_older(name: str, folder: int, before: float) -> bool:
+    """Says whether there was such a file, and it is gone now."""
     try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await _finished(task)
-        if release is not None and not task.cancelled() and task.exception() is None:
-            release(task.result())
-        raise
-    except OSError as exc:
-        reason = _REASONS.get(exc.errno or 0, exc.strerror or str(exc))
-        where = f" ({exc.filename})" if exc.filename else ""
-        raise ArtifactStoreUnavailableError(f"cannot {verb} artifact: {reason}{where}") from exc
-
-
-async def _finished(task: "asyncio.Future[T]") -> None:
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):  # the first cancellation is raised by the caller
-            await asyncio.wait({task})
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(found.st_mode) or found.st_mtime > before:
+            return False
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    return True

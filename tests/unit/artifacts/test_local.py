@@ -1,8 +1,10 @@
 """What only a folder can get wrong: full disks, missing rights, links inside the store, leftovers."""
 
 import asyncio
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,15 @@ async def test_puts_and_deletes_of_one_folder_do_not_disturb_each_other(store: L
 def test_a_url_that_names_no_store_says_what_would_be_right(url: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         make_store(url)
+
+
+async def test_a_sweep_takes_drafts_that_nobody_writes_any_more(store: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x")
+    await store.put("a/b", tmp_path / "source")
+    old, new = (tmp_path / "store" / "a" / f".formicary-{name}" for name in ("old", "new"))
+    for draft, age_s in ((old, 7200), (new, 60)):
+        draft.write_bytes(b"half")
+        os.utime(draft, (time.time() - age_s,) * 2)
+    os.utime(tmp_path / "store" / "a" / "b", (0, 0))
+    assert await store.sweep(3600) == 1
+    assert sorted(path.name for path in (tmp_path / "store" / "a").iterdir()) == [".formicary-new", "b"]

@@ -1,0 +1,212 @@
+"""File I/O of the artifact stores, in threads: reading sources, and writing targets in one step."""
+
+import asyncio
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+
+from formicary.artifacts.base import ArtifactCorruptError, ArtifactStoreUnavailableError, Stored
+from formicary.artifacts.keys import RESERVED_PREFIX
+
+CHUNK_BYTES: Final = 1024 * 1024
+FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: Deletes that may empty a folder under a put before it gives up.
+_RACES: Final = 5
+
+T = TypeVar("T")
+
+
+class Digested:
+    """Content on its way through, and the digest and size of what has passed."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
+        self._chunks = chunks
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yields the content; once."""
+        async with contextlib.aclosing(self._chunks) as chunks:
+            async for chunk in chunks:
+                self._digest.update(chunk)
+                self._size_bytes += len(chunk)
+                yield chunk
+
+    def stored(self) -> Stored:
+        """Returns what passed."""
+        return Stored(self._digest.hexdigest(), self._size_bytes)
+
+    def check(self, key: str, sha256: str | None) -> None:
+        """Raises ``ArtifactCorruptError`` where something else passed than was asked for."""
+        if sha256 is not None and self._digest.hexdigest() != sha256:
+            raise ArtifactCorruptError(f"{key} has sha256 {self._digest.hexdigest()}, not {sha256}")
+
+
+class Draft:
+    """A file that is being written beside its target; ``commit`` renames it, ``discard`` leaves nothing."""
+
+    def __init__(self, folder: int, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._temporary = f"{RESERVED_PREFIX}{secrets.token_hex(8)}"
+        self.file: BinaryIO = open(  # noqa: SIM115, PTH123 - closed by commit and discard; wraps a descriptor
+            os.open(self._temporary, WRITE_FLAGS, 0o640, dir_fd=folder), "wb", buffering=0
+        )
+
+    @classmethod
+    def at(cls, target: Path) -> "Draft":
+        """Returns a draft of a file whose folder exists and is no link."""
+        return cls._in(os.open(target.parent, FOLDER_FLAGS), target.name)
+
+    @classmethod
+    def below(cls, root: Path, parts: tuple[str, ...]) -> "Draft":
+        """Returns a draft of a file below ``root``; makes the folders on the way, and follows no link."""
+        for _ in range(_RACES):
+            # A delete may remove the folder, empty at that moment, between its making and the draft's.
+            with contextlib.suppress(FileNotFoundError):
+                return cls._in(open_folder(root, parts[:-1], create=True), parts[-1])
+        return cls._in(open_folder(root, parts[:-1], create=True), parts[-1])
+
+    @classmethod
+    def _in(cls, folder: int, name: str) -> "Draft":
+        try:
+            return cls(folder, name)
+        except BaseException:
+            os.close(folder)
+            raise
+
+    def write(self, data: bytes) -> None:
+        """Appends all of it."""
+        view = memoryview(data)
+        while view:
+            view = view[self.file.write(view) :]
+
+    def commit(self, *, is_durable: bool) -> None:
+        """Shows the file under its name; durable, it also survives a loss of power."""
+        if is_durable:
+            os.fsync(self.file.fileno())
+        os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        if is_durable:
+            os.fsync(self._folder)
+        self._close()
+
+    def discard(self) -> None:
+        """Leaves nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temporary, dir_fd=self._folder)
+        self._close()
+
+    def _close(self) -> None:
+        self.file.close()
+        os.close(self._folder)
+
+
+async def write_draft(draft: Draft, chunks: AsyncIterator[bytes], *, is_durable: bool) -> None:
+    """Fills and commits a draft; on any error, and when cancelled, nothing of it stays."""
+    try:
+        async for chunk in chunks:
+            await in_thread("write", functools.partial(draft.write, chunk))
+    except BaseException:
+        draft.discard()
+        raise
+    await in_thread("write", lambda: _commit(draft, is_durable=is_durable))
+
+
+def _commit(draft: Draft, *, is_durable: bool) -> None:
+    try:
+        draft.commit(is_durable=is_durable)
+    except OSError:
+        draft.discard()
+        raise
+
+
+async def chunks_of(file: BinaryIO) -> AsyncGenerator[bytes, None]:
+    """Yields the rest of a file."""
+    while chunk := await in_thread("read", lambda: file.read(CHUNK_BYTES)):
+        yield chunk
+
+
+def open_source(source: Path) -> BinaryIO:
+    """Opens a file that is to be stored; a link is not followed."""
+    return regular(os.open(source, READ_FLAGS), str(source))
+
+
+def regular(descriptor: int, name: str) -> BinaryIO:
+    """Returns the file behind a descriptor, which is closed where it is no regular file."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ArtifactStoreUnavailableError(f"{name} is not a regular file")
+    return open(descriptor, "rb", buffering=0)
+
+
+def close_file(file: BinaryIO) -> None:
+    """Closes, for whoever passes a function on."""
+    file.close()
+
+
+def open_folder(root: Path, parts: tuple[str, ...], *, create: bool) -> int:
+    """Opens the folder below ``root`` step by step, so that no link is followed."""
+    current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in parts:
+        try:
+            following = _open_part(current, part, create=create)
+        finally:
+            os.close(current)
+        current = following
+    return current
+
+
+def _open_part(folder: int, part: str, *, create: bool) -> int:
+    if create:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(part, 0o750, dir_fd=folder)
+    return os.open(part, FOLDER_FLAGS, dir_fd=folder)
+
+
+#: What an error of the file system means to whoever waits for the artifact.
+_REASONS: Final = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ELOOP: "a symbolic link is in the way, and none is followed",
+    errno.ENOTDIR: "a file or symbolic link is in the way of a folder",
+    errno.EISDIR: "a folder is in the way of the file",
+}
+
+
+async def in_thread(verb: str, work: Callable[[], T], release: Callable[[T], None] | None = None) -> T:
+    """Runs file I/O in a thread; its errors become the store's.
+
+    A thread cannot be stopped, and what it uses must not be closed under it: a cancellation waits for its end, and
+    ``release`` lets go of what it returned.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _finished(task)
+        if release is not None and not task.cancelled() and task.exception() is None:
+            release(task.result())
+        raise
+    except OSError as exc:
+        reason = _REASONS.get(exc.errno or 0, exc.strerror or str(exc))
+        where = f" ({exc.filename})" if exc.filename else ""
+        raise ArtifactStoreUnavailableError(f"cannot {verb} artifact: {reason}{where}") from exc
+
+
+async def _finished(task: "asyncio.Future[T]") -> None:
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):  # the first cancellation is raised by the caller
+            await asyncio.wait({task})
