@@ -27,6 +27,7 @@ from formicary.ant.config import AntConfig
 from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.registry import make_store
+from formicary.artifacts.waiting import open_when_there
 from formicary.bus import Bus, Outgoing
 from formicary.clock import Clock, SystemClock
 from formicary.events import topics
@@ -323,7 +324,7 @@ class _Foundation:
     async def _open_artifacts(self) -> None:
         self._artifacts = make_store(self._settings.artifacts_url)
         self._stack.push_async_callback(self._artifacts.close)
-        await self._artifacts.open()
+        await open_when_there(self._artifacts, self._clock, self._give_up_after_s)
 
     async def _open_database(self) -> Database:
         url = self._settings.database_url

@@ -131,8 +131,10 @@ def _commit(draft: Draft, *, is_durable: bool) -> None:
 
 
 async def chunks_of(file: BinaryIO) -> AsyncGenerator[bytes, None]:
-    """Yields the rest of a file."""
-    while chunk := await in_thread("read", lambda: file.read(CHUNK_BYTES)):
+    """Yields the content of a file, up to where it ends now: a file that goes on growing would have no end."""
+    left_bytes = os.fstat(file.fileno()).st_size
+    while chunk := await in_thread("read", functools.partial(file.read, min(CHUNK_BYTES, left_bytes))):
+        left_bytes -= len(chunk)
         yield chunk
 
 

@@ -20,8 +20,8 @@ class Results:
 
     def __init__(self, home: Path, job_id: str, artifacts_url: str) -> None:
         self._links = home / FOLDER / job_id
-        self._url = artifacts_url.rstrip("/")
         parts = urlsplit(artifacts_url)
+        self._url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._root = Path(unquote(parts.path)) if parts.scheme == "file" else None
 
     def place_of(self, task: TaskView, artifact: ArtifactRef) -> str:

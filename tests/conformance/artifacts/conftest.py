@@ -1,17 +1,93 @@
-"""One store per backend."""
+"""One store per backend; S3 is a server in a process of its own, and each test has a prefix of its own."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aioboto3
 import pytest
 
 from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.registry import make_store
 
+SCRIPT = Path(__file__).parents[3] / "scripts" / "servers"
+BUCKET = "conformance"
 
-@pytest.fixture(params=["local"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ArtifactStore]:
-    store = make_store(f"file://{tmp_path}/store%20here")
+
+class S3Server:
+    """A real S3 server, run by ``scripts/servers`` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.urls: dict[str, str] = {}
+
+    @property
+    def endpoint(self) -> str:
+        return self.urls["FORMICARY_TEST_S3_ENDPOINT"]
+
+    @property
+    def login(self) -> dict[str, str]:
+        """Returns the variables that give access to it."""
+        keys = (self.urls[f"FORMICARY_TEST_S3_{name}_KEY"] for name in ("ACCESS", "SECRET"))
+        return dict(zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), keys, strict=True))
+
+    def url(self, prefix: str, endpoint: str | None = None, **options: str) -> str:
+        """Returns the URL of a store below a prefix of the bucket."""
+        more = "".join(f"&{name}={value}" for name, value in options.items())
+        return f"s3://{BUCKET}/{prefix}?endpoint={endpoint or self.endpoint}&region=us-east-1{more}"
+
+    def start(self) -> None:
+        for line in self._run("start").splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            self.urls[name] = shlex.split(value)[0]
+
+    async def make_bucket(self) -> None:
+        async with aioboto3.Session().client("s3", endpoint_url=self.endpoint, region_name="us-east-1") as client:
+            await client.create_bucket(Bucket=BUCKET)
+
+    def plant(self, name: str) -> None:
+        """Makes an empty object behind the server's back, which serves a folder: faster than by requests."""
+        path = self._folder / "s3" / "data" / BUCKET / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def stop(self) -> None:
+        self._run("stop", "--purge")
+
+    def _run(self, action: str, *arguments: str) -> str:
+        command = [sys.executable, str(SCRIPT), action, "s3", "--dir", str(self._folder), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.login.items():
+            patch.setenv(name, value)
+        asyncio.run(server.make_bucket())
+        yield server
+    server.stop()
+
+
+@pytest.fixture(params=["local", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "local":
+        return f"file://{tmp_path}/store%20here"
+    server: S3Server = request.getfixturevalue("s3")
+    return server.url(f"of%20test/{os.urandom(6).hex()}")
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[ArtifactStore]:
+    store = make_store(store_url)
     await store.open()
     yield store
     await store.close()

@@ -31,7 +31,7 @@ async def read(store: ArtifactStore, key: str, sha256: str | None = None) -> byt
     return b"".join([chunk async for chunk in store.get(key, sha256)])
 
 
-@pytest.mark.parametrize("size_bytes", [0, 1, MEBIBYTE, 3 * MEBIBYTE + 7])
+@pytest.mark.parametrize("size_bytes", [0, 1, MEBIBYTE, 3 * MEBIBYTE + 7, 16 * MEBIBYTE, 20 * MEBIBYTE + 3])
 async def test_what_was_put_comes_back(store: ArtifactStore, work: Path, size_bytes: int) -> None:
     content = bytes(number % 251 for number in range(1024)) * (size_bytes // 1024) + b"x" * (size_bytes % 1024)
     stored = await store.put("job/1/1/data.bin", write(work, content))
@@ -112,6 +112,21 @@ async def test_listing_gives_the_keys_of_a_prefix_sorted(store: ArtifactStore, w
     assert [key async for key in store.list("none/of/these")] == []
 
 
+async def test_listing_is_sorted_by_bytes_where_folders_and_files_are_neighbours(
+    store: ArtifactStore, work: Path
+) -> None:
+    keys = ["a-b/x", "a/b", "a/b-c", "a.b", "a0", "a/é", "a/z", "a/\uffee", "a/\U0001f600", "a/B"]
+    await asyncio.gather(*(store.put(key, write(work, b"")) for key in keys))
+    assert [key async for key in store.list("")] == sorted(keys)
+    assert [key async for key in store.list("a/")] == sorted(key for key in keys if key.startswith("a/"))
+
+
+async def test_a_sweep_leaves_what_is_whole(store: ArtifactStore, work: Path) -> None:
+    await store.put("a/b", write(work, b"content"))
+    assert await store.sweep(0.0) == 0
+    assert await read(store, "a/b") == b"content"
+
+
 @pytest.mark.parametrize("key", ["j/1/ü ß%20+?#&.txt", "j/1/.hidden", "j/1/a b", "j/1/" + "x" * 200])
 async def test_unusual_names_are_kept(store: ArtifactStore, work: Path, key: str) -> None:
     await store.put(key, write(work, b"content"))
@@ -148,6 +163,8 @@ async def test_keys_that_could_lead_astray_are_refused(store: ArtifactStore, wor
         await store.delete(key)
     with pytest.raises(ArtifactError, match="artifact key"):
         await store.presign(key, 60.0)
+    with pytest.raises(ArtifactError, match="artifact key"):
+        await store.presign_put(key, 60.0)
 
 
 async def test_only_regular_files_are_put(store: ArtifactStore, work: Path) -> None:
@@ -180,6 +197,17 @@ async def test_a_cancelled_put_leaves_nothing(store: ArtifactStore, work: Path) 
     assert found in ([], ["k"])
     if found:
         assert len(await read(store, "k")) == 4 * MEBIBYTE
+
+
+async def test_a_file_that_grows_while_it_is_stored_is_no_mixture(store: ArtifactStore, work: Path) -> None:
+    source = write(work, b"x" * (20 * MEBIBYTE))
+    putting = asyncio.create_task(store.put("k", source))
+    with source.open("ab") as file:
+        while not putting.done():
+            file.write(b"y" * 1000)
+            await asyncio.sleep(0)
+    stored = await putting
+    assert hashlib.sha256(await read(store, "k")).hexdigest() == stored.sha256
 
 
 async def test_many_puts_at_once(store: ArtifactStore, work: Path) -> None:

@@ -94,8 +94,7 @@ async def test_puts_and_deletes_of_one_folder_do_not_disturb_each_other(store: L
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("s3://bucket/prefix", "not supported yet"),
-        ("http://host/x", "must be file:///folder"),
+        ("http://host/x", "must be file:///folder or s3://bucket"),
         ("folder", "must be file:///folder"),
         ("file://relative/folder", "three slashes"),
         ("file://[", "malformed"),

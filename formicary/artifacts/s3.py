@@ -1,0 +1,185 @@
+"""Artifacts in a bucket of an S3-compatible server: ``s3://bucket/prefix?endpoint=…&region=…``.
+
+Rules:
+
+- A key is the name of an object, below the prefix. Objects are put in one request or as a multipart upload, both of
+  which S3 shows only when they are whole.
+- Every byte is covered by a checksum on its way in, which the server verifies, and by the sha256 of the whole on its
+  way out.
+- Nothing rests on rules of the bucket: uploads of dead writers are found by ``sweep``.
+- Credentials are those of the AWS environment: variables, files, roles.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from formicary.artifacts.base import (
+    ArtifactCorruptError,
+    ArtifactMissingError,
+    ArtifactStore,
+    ArtifactStoreUnavailableError,
+    Stored,
+)
+from formicary.artifacts.files import Digested, Draft, close_file, in_thread, open_source, write_draft
+from formicary.artifacts.keys import RESERVED_PREFIX, check_key
+from formicary.artifacts.s3_connection import Connection
+from formicary.artifacts.s3_download import Download
+from formicary.artifacts.s3_errors import DRIVER_ERRORS, UploadLostError, translated
+from formicary.artifacts.s3_options import S3Options, parse_options
+from formicary.artifacts.s3_upload import Upload
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_s3.type_defs import ListMultipartUploadsOutputTypeDef, ListObjectsV2OutputTypeDef
+
+#: Signed URLs live for a week at most, in seconds.
+_LONGEST_SIGNATURE_S: Final = 7 * 24 * 3600
+#: Written at every start to prove that it can be; a key of ours never begins so.
+_PROBE: Final = f"{RESERVED_PREFIX}probe"
+
+
+class S3Store(ArtifactStore):
+    """Objects of a bucket, which has to exist."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._options = options
+        self._connection = Connection(options)
+
+    async def open(self) -> None:
+        """Proves that the bucket is there and can be written to; does not wait for a server that is away."""
+        await self._connection.open()
+        place = self._connection.place(self._name(_PROBE))
+        try:
+            await self._connection.call("write", lambda client: client.put_object(**place, Body=b""), patience_s=0)
+            await self._connection.call("write", lambda client: client.delete_object(**place), patience_s=0)
+        except ArtifactMissingError as exc:
+            raise ArtifactStoreUnavailableError(f"there is no bucket {self._options.place}; create it first") from exc
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._connection.close()
+
+    async def put(self, key: str, source: Path) -> Stored:
+        """Stores a regular file, in parts where it is large."""
+        name = self._checked_name(key)
+        with await in_thread("read", lambda: open_source(source), close_file) as file:
+            return await Upload(self._connection, name, file).run()
+
+    async def get(self, key: str, sha256: str | None = None) -> AsyncGenerator[bytes, None]:
+        """Yields the content, going on where the connection was cut; the digest is checked at the end."""
+        digested = Digested(Download(self._connection, key, self._checked_name(key)).chunks())
+        async with contextlib.aclosing(digested.chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        digested.check(key, sha256)
+
+    async def fetch(self, key: str, target: Path, sha256: str) -> None:
+        """Writes the content to ``target`` in one step; what arrives damaged is fetched a second time."""
+        try:
+            await self._fetch(key, target, sha256)
+        except ArtifactCorruptError:
+            await self._fetch(key, target, sha256)
+
+    async def _fetch(self, key: str, target: Path, sha256: str) -> None:
+        draft = await in_thread("write", lambda: Draft.at(target), Draft.discard)
+        async with contextlib.aclosing(self.get(key, sha256)) as chunks:
+            await write_draft(draft, chunks, is_durable=False)
+
+    async def presign(self, key: str, expires_s: float) -> str | None:
+        """Returns a URL to GET."""
+        return await self._signed("get_object", key, expires_s)
+
+    async def presign_put(self, key: str, expires_s: float) -> str | None:
+        """Returns a URL to PUT at most 5 GiB to."""
+        return await self._signed("put_object", key, expires_s)
+
+    async def delete(self, key: str) -> None:
+        """Deletes; S3 does not say whether there was something."""
+        place = self._connection.place(self._checked_name(key))
+        # Servers over a file system say so where a part of the key is an object, below which nothing can be.
+        with contextlib.suppress(ArtifactMissingError):
+            await self._connection.call(f"delete artifact {key}", lambda client: client.delete_object(**place))
+
+    async def list(self, prefix: str) -> AsyncIterator[str]:
+        """Yields the keys that begin with ``prefix``, in the order of their bytes, which is the server's."""
+        verb, start = f"list artifacts {prefix}", len(self._options.prefix)
+        more: dict[str, Any] = {"Bucket": self._options.bucket, "Prefix": self._name(prefix)}
+        while True:
+            page = await self._connection.call(verb, functools.partial(_objects, more))
+            for item in page.get("Contents", ()):
+                key = item["Key"][start:]
+                if not key.startswith(RESERVED_PREFIX):
+                    yield key
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    async def sweep(self, older_than_s: float) -> int:
+        """Aborts the multipart uploads below the prefix that were begun longer ago."""
+        before = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        count = 0
+        async for name, upload_id, begun_at in self._uploads():
+            if begun_at < before:
+                count += await self._abort(name, upload_id)
+        return count
+
+    async def _uploads(self) -> AsyncIterator[tuple[str, str, datetime]]:
+        more: dict[str, Any] = {"Bucket": self._options.bucket, "Prefix": self._options.prefix, "EncodingType": "url"}
+        while True:
+            page = await self._connection.call("list uploads", functools.partial(_multipart_uploads, more))
+            is_encoded = page.get("EncodingType") == "url"
+            for upload in page.get("Uploads", ()):
+                name = unquote(upload["Key"]) if is_encoded else upload["Key"]
+                yield name, upload["UploadId"], upload["Initiated"]
+            if not page.get("IsTruncated"):
+                return
+            key = page["NextKeyMarker"]
+            more["KeyMarker"] = unquote(key) if is_encoded else key
+            more["UploadIdMarker"] = page["NextUploadIdMarker"]
+
+    async def _abort(self, name: str, upload_id: str) -> bool:
+        """Says whether there was such an upload, and it is gone now."""
+        place = self._connection.place(name)
+        try:
+            await self._connection.call(
+                f"abort the upload of {name}", lambda client: client.abort_multipart_upload(**place, UploadId=upload_id)
+            )
+        except UploadLostError:
+            return False
+        return True
+
+    async def _signed(self, method: str, key: str, expires_s: float) -> str:
+        place = self._connection.place(self._checked_name(key))
+        life_s = math.ceil(min(max(expires_s, 1.0), _LONGEST_SIGNATURE_S))
+        try:
+            signer = self._connection.signer
+            url: str = await signer.generate_presigned_url(method, Params=place, ExpiresIn=life_s)
+        except DRIVER_ERRORS as exc:
+            raise translated(exc, f"sign a URL of artifact {key}", self._options.place) from exc
+        return url
+
+    def _checked_name(self, key: str) -> str:
+        check_key(key)
+        return self._name(key)
+
+    def _name(self, key: str) -> str:
+        return f"{self._options.prefix}{key}"
+
+
+async def _objects(query: dict[str, Any], client: "S3Client") -> "ListObjectsV2OutputTypeDef":
+    return await client.list_objects_v2(**query)
+
+
+async def _multipart_uploads(query: dict[str, Any], client: "S3Client") -> "ListMultipartUploadsOutputTypeDef":
+    return await client.list_multipart_uploads(**query)
+
+
+def from_url(url: str) -> S3Store:
+    """Returns a store for ``s3://``, not yet opened; raises ``ValueError`` where the URL is wrong."""
+    return S3Store(parse_options(url))

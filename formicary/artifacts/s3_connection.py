@@ -1,0 +1,157 @@
+"""A client of an S3 server: configured, retried, and with its errors translated."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, TypedDict, TypeVar
+
+import aioboto3
+import structlog
+from aiobotocore.config import AioConfig
+
+from formicary.artifacts.base import ArtifactStoreAwayError, ArtifactStoreUnavailableError
+from formicary.artifacts.s3_budget import ByteBudget
+from formicary.artifacts.s3_errors import DRIVER_ERRORS, translated
+from formicary.artifacts.s3_options import S3Options
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+
+log = structlog.get_logger(__name__)
+
+#: How long the server may take to answer a request without content, in seconds.
+ANSWER_S: Final = 30.0
+_CONNECT_S: Final = 4.0
+#: The driver's own limit; ours are shorter, but for the end of a large upload.
+_READ_S: Final = 300.0
+_CONNECTIONS: Final = 32
+#: The driver's tries of one request, pauses of up to 1 s between them; we try on, until patience is over.
+_DRIVER_TRIES: Final = 2
+_FIRST_PAUSE_S: Final = 0.1
+_LAST_PAUSE_S: Final = 5.0
+#: What all uploads of this process hold in memory together.
+_MEMORY_BYTES: Final = 64 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class Place(TypedDict):
+    """An object, as the driver's calls name it."""
+
+    Bucket: str
+    Key: str
+
+
+class Connection:
+    """What all calls of one store share: clients, patience, memory."""
+
+    def __init__(self, options: S3Options) -> None:
+        self.options = options
+        self.budget = ByteBudget(_MEMORY_BYTES)
+        self._stack = AsyncExitStack()
+        self._client: S3Client | None = None
+        self._signer: S3Client | None = None
+
+    async def open(self) -> None:
+        """Makes the clients; asks nothing of the server."""
+        if self._client is not None:
+            return
+        try:
+            self._client = await self._connect(self.options.endpoint)
+            self._signer = self._client
+            if self.options.presign_endpoint is not None:
+                self._signer = await self._connect(self.options.presign_endpoint)
+        except DRIVER_ERRORS as exc:
+            await self.close()
+            raise translated(exc, "use the AWS configuration", self.options.place) from exc
+
+    async def close(self) -> None:
+        """Closes the connections. Safe twice."""
+        self._client = self._signer = None
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()
+
+    def place(self, name: str) -> Place:
+        """Returns where an object is."""
+        return {"Bucket": self.options.bucket, "Key": name}
+
+    @property
+    def client(self) -> "S3Client":
+        """Returns the client of an open store."""
+        return _opened(self._client)
+
+    @property
+    def signer(self) -> "S3Client":
+        """Returns the client whose URLs others can reach."""
+        return _opened(self._signer)
+
+    async def call(
+        self,
+        verb: str,
+        work: Callable[["S3Client"], Awaitable[T]],
+        *,
+        limit_s: float = ANSWER_S,
+        patience_s: float | None = None,
+    ) -> T:
+        """Does ``work``, again and again while the store is away and patience lasts.
+
+        Args:
+            verb: completes "cannot …".
+            work: one request, that may be sent twice.
+            limit_s: how long one try may take.
+            patience_s: how long to go on trying; None is what the URL says.
+
+        Raises:
+            ArtifactError: what the last try ended with.
+        """
+        for pause_s in self.pauses(patience_s):
+            try:
+                async with asyncio.timeout(limit_s):
+                    return await work(self.client)
+            except DRIVER_ERRORS as exc:
+                failure = translated(exc, verb, self.options.place)
+                if pause_s is None or not isinstance(failure, ArtifactStoreAwayError):
+                    raise failure from exc
+            await self.rest(failure, pause_s)
+        raise AssertionError("the last pause is None")
+
+    def pauses(self, patience_s: float | None = None) -> Iterator[float | None]:
+        """Yields how long to wait after each try that failed; None: not at all, patience is over."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + (self.options.patience_s if patience_s is None else patience_s)
+        pause_s = _FIRST_PAUSE_S
+        while clock() + pause_s < deadline:
+            # Those who lost the server together do not come back together.
+            yield pause_s * random.uniform(0.5, 1.0)
+            pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+        yield None
+
+    async def rest(self, failure: Exception, pause_s: float) -> None:
+        """Waits before the next try, and says so."""
+        log.info("artifacts_retried", reason=str(failure), retry_in_s=round(pause_s, 3))
+        await asyncio.sleep(pause_s)
+
+    async def _connect(self, endpoint: str | None) -> "S3Client":
+        config = AioConfig(
+            connect_timeout=_CONNECT_S,
+            read_timeout=_READ_S,
+            max_pool_connections=_CONNECTIONS,
+            retries={"mode": "standard", "total_max_attempts": _DRIVER_TRIES},
+            signature_version="s3v4",
+            # The content is not part of the signature, which is made on the event loop: a checksum that was computed
+            # in a thread goes with it. The driver's own checksums come as trailers, which not all servers know.
+            s3={"addressing_style": "path", "payload_signing_enabled": False},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        region = self.options.region
+        made = aioboto3.Session(region_name=region).client("s3", endpoint_url=endpoint, config=config)
+        client: S3Client = await self._stack.enter_async_context(made)
+        return client
+
+
+def _opened(client: "S3Client | None") -> "S3Client":
+    if client is None:
+        raise ArtifactStoreUnavailableError("the artifact store is not open")
+    return client

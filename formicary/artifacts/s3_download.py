@@ -1,0 +1,70 @@
+"""Downloads from S3: a stream that goes on where it was cut."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, Final
+
+from formicary.artifacts.base import ArtifactCorruptError, ArtifactStoreAwayError
+from formicary.artifacts.files import CHUNK_BYTES
+from formicary.artifacts.s3_connection import Connection
+from formicary.artifacts.s3_errors import DRIVER_ERRORS, RangeError, translated
+
+if TYPE_CHECKING:
+    from aiobotocore.response import StreamingBody
+
+#: How long a stream may stand still before it is taken for cut, in seconds.
+_STILL_S: Final = 30.0
+
+
+class Download:
+    """The content of one key: of the object that was there at the beginning, to its end."""
+
+    def __init__(self, connection: Connection, key: str, name: str) -> None:
+        self._connection = connection
+        self._key = key
+        self._place = connection.place(name)
+        self._verb = f"read artifact {key}"
+        self._position = 0
+        self._etag = ""
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yields the content in chunks of at most 1 MiB; patience begins anew with every byte."""
+        pauses = self._connection.pauses()
+        while True:
+            begun_at = self._position
+            body, end = await self._begin()
+            try:
+                while self._position < end:
+                    chunk = await self._read(body)
+                    self._position += len(chunk)
+                    yield chunk
+                return
+            except ArtifactStoreAwayError as exc:
+                failure = exc
+            finally:
+                body.close()
+            if self._position > begun_at:
+                pauses = self._connection.pauses()
+            if (pause_s := next(pauses)) is None:
+                raise failure
+            await self._connection.rest(failure, pause_s)
+
+    async def _begin(self) -> "tuple[StreamingBody, int]":
+        """Returns what is left of the content, and the position of its end."""
+        rest: dict[str, Any] = {"Range": f"bytes={self._position}-", "IfMatch": self._etag} if self._position else {}
+        try:
+            answer = await self._connection.call(self._verb, lambda client: client.get_object(**self._place, **rest))
+        except RangeError as exc:
+            raise ArtifactCorruptError(f"{self._key} was replaced while it was read") from exc
+        self._etag = answer["ETag"]
+        return answer["Body"], self._position + answer["ContentLength"]
+
+    async def _read(self, body: "StreamingBody") -> bytes:
+        try:
+            async with asyncio.timeout(_STILL_S):
+                chunk: bytes = await body.read(CHUNK_BYTES)
+        except DRIVER_ERRORS as exc:
+            raise translated(exc, self._verb, self._connection.options.place) from exc
+        if not chunk:
+            raise ArtifactStoreAwayError(f"cannot {self._verb}: the connection ended before the content")
+        return chunk
