@@ -9,6 +9,7 @@ from pathlib import Path
 
 from formicary import settings as settings_module
 from formicary import wiring
+from formicary.ant_options import AntOptions
 from formicary.model.jobs import JobRequest
 from formicary.model.states import JobState
 
@@ -21,7 +22,7 @@ async def colony(slots: int, broker_url: str | None = None) -> AsyncIterator[wir
     with tempfile.TemporaryDirectory(prefix="formicary-bench-") as folder:
         environment = {"FORMICARY_HOME": folder} | ({} if broker_url is None else {"FORMICARY_BROKER_URL": broker_url})
         settings = settings_module.load(environment)
-        options = wiring.AntOptions(slots=slots, methods=("PYTHON",), python_paths=(str(Path.cwd()),))
+        options = AntOptions(slots=slots, methods=("PYTHON",), python_paths=(str(Path.cwd()),))
         async with wiring.up(settings, options) as running:
             yield running
 

@@ -15,6 +15,7 @@ from benchmarks.servers import server
 from benchmarks.swarm import swarm
 from formicary import settings as settings_module
 from formicary import wiring
+from formicary.ant_options import AntOptions
 from formicary.metrics import JOBS_ENDED
 from formicary.store.claims import ClaimStore
 from formicary.store.database import Database
@@ -125,7 +126,7 @@ async def _queued(count: int) -> tuple[float, float]:
         async with wiring.queen(settings) as running:
             await running.manager.save_definition(wide(1))
         look_s = await _filled(Path(folder) / "postgres", count)
-        options = wiring.AntOptions(slots=1000, methods=("PYTHON",), python_paths=(str(Path.cwd()),))
+        options = AntOptions(slots=1000, methods=("PYTHON",), python_paths=(str(Path.cwd()),))
         async with wiring.up(settings, options):
             before, started = _ended(), time.perf_counter()
             while _ended() - before < min(count, _MEASURED):

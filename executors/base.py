@@ -22,6 +22,7 @@ class Reason(StrEnum):
     EXITED = "exited"
     SIGNALLED = "signalled"
     OUT_OF_MEMORY = "out_of_memory"
+    CPU_TIME = "cpu_time"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
 
@@ -112,6 +113,18 @@ class Folder(Protocol):
 
     def path(self) -> Path:
         """Returns the folder, which exists from now on."""
+        ...
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Lets a user of this machine, and nobody else, work in the folder and what belongs to it. Blocks.
+
+        Raises:
+            OSError: this process may not give files away.
+        """
+        ...
+
+    def take_back(self) -> None:
+        """Ends what ``give_to`` began: nobody else can change or reach the folder any more. Blocks; safe twice."""
         ...
 
 

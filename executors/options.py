@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from executors.specs import Limits
+
 
 def _default_path() -> str:
     return os.environ.get("PATH") or os.defpath
@@ -27,6 +29,10 @@ class ExecutorOptions:
         shell_after_script_limit_s: Time an ``after_script`` may take.
         shell_leftover_grace_s: Time between TERM and KILL for children that outlive their script.
         shell_environment: More variables that every script sees.
+        shell_user: ``user`` or ``user:group`` that scripts run as; the ant must be root.
+        shell_limits: What a script may use at most, and does where its task asks for nothing.
+        shell_umask: Mode bits that files of scripts lack; -1 leaves the ant's own.
+        shell_folder: Where attempts have their folders, which ``shell_user`` must be able to reach.
     """
 
     python_paths: tuple[Path, ...] = ()
@@ -41,3 +47,7 @@ class ExecutorOptions:
     shell_after_script_limit_s: float = 60.0
     shell_leftover_grace_s: float = 1.0
     shell_environment: Mapping[str, str] = field(default_factory=dict)
+    shell_user: str | None = None
+    shell_limits: Limits = field(default_factory=Limits)
+    shell_umask: int = -1
+    shell_folder: Path | None = None

@@ -32,11 +32,12 @@ _PATIENCE_AFTER_KILL_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to start, and where."""
+    """What to start, and where. ``umask`` -1 leaves the ant's own."""
 
     argv: Sequence[str]
     cwd: Path
     environment: Mapping[str, str]
+    umask: int = -1
 
 
 class Child:
@@ -166,6 +167,7 @@ def _popen(argv: Sequence[str], command: Command, fds: tuple[int, int, int]) -> 
             cwd=command.cwd,
             env=dict(command.environment),
             start_new_session=True,
+            umask=command.umask,
         )
     except OSError as exc:
         if exc.errno == errno.E2BIG:

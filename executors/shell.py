@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from executors.base import Attempt, Executor, Outcome, Reason, Run, Sink, Stream
+from executors.confinement import Confinement, Warder
 from executors.ending import Ending, stopped_outcome
 from executors.errors import ExecutorError, ExecutorLostError, SpecRefusedError, StartFailedError
 from executors.memory_limits import count_oom_kills, oom_counter_file
@@ -22,6 +23,8 @@ from executors.strays import Marks, StrayHunter, marks_of
 PRIVATE_SUFFIX = ".private"
 #: What a shell reports when KILL ended one of its commands.
 _KILLED_CODE = 128 + signal.SIGKILL
+#: The same for the signal of a process that used up its processor time.
+_CPU_TIME_CODE = 128 + signal.SIGXCPU
 
 
 class _Script:
@@ -37,10 +40,19 @@ class _Script:
 class _ShellRun:
     """State of one attempt."""
 
-    def __init__(self, attempt: Attempt, spec: ShellSpec, sink: Sink, command: Command, private: Path) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        spec: ShellSpec,
+        sink: Sink,
+        confinement: Confinement,
+        command: Command,
+        private: Path,
+    ) -> None:
         self.attempt = attempt
         self.spec = spec
         self.sink = sink
+        self.confinement = confinement
         self.command = command
         self.private = private
         self.marks: Marks | None = marks_of(command.environment)
@@ -54,6 +66,11 @@ class _ShellRun:
         self.asking: asyncio.Task[None] | None = None
         self.oom_kills_before: int | None = None
         self.driver: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """Removes scripts, ``TMPDIR`` and the control group. Blocks; safe twice."""
+        self.confinement.close()
+        shutil.rmtree(self.private, ignore_errors=True)
 
 
 class ShellExecutor(Executor):
@@ -70,10 +87,11 @@ class ShellExecutor(Executor):
     def __init__(self, options: ExecutorOptions | None = None, oom_counter: Path | None = None) -> None:
         self._options = options or ExecutorOptions()
         self._strays = StrayHunter()
+        self._warder = Warder(self._options)
         self._oom_counter = oom_counter or oom_counter_file()
 
     async def check(self) -> None:
-        """Proves that the shell works."""
+        """Proves that the shell works, for the user that runs scripts."""
         shell = self._options.shell
         try:
             process = await asyncio.create_subprocess_exec(str(shell), "-e", "-c", ":", stdin=subprocess.DEVNULL)
@@ -81,6 +99,7 @@ class ShellExecutor(Executor):
             raise ExecutorError(f"SHELL needs {shell}: {exc.strerror}; install a POSIX shell there") from exc
         if await process.wait() != 0:
             raise ExecutorError(f"SHELL needs a POSIX shell, and {shell} does not work as one")
+        await self._warder.check()
 
     async def start(self, attempt: Attempt, sink: Sink) -> Run:
         """Starts the script, after the warden's promise."""
@@ -88,12 +107,12 @@ class ShellExecutor(Executor):
         if not isinstance(spec, ShellSpec):
             raise SpecRefusedError(f"SHELL needs a ShellSpec, not {type(spec).__name__}")
         _check_spec(spec, attempt)
-        handle = self._prepare(attempt, spec, sink)
+        handle = await self._prepare(attempt, spec, sink)
         try:
             handle.oom_kills_before = count_oom_kills(self._oom_counter)
             script = await self._start_script(handle, "script.sh", (*spec.before_script, *spec.script))
         except BaseException:
-            shutil.rmtree(handle.private, ignore_errors=True)
+            handle.close()
             raise
         handle.running = script
         handle.driver = asyncio.create_task(self._drive(handle, script))
@@ -130,17 +149,19 @@ class ShellExecutor(Executor):
             return
         await self.stop(run, 0, Reason.CANCELLED)
         if handle.private.exists():
-            await asyncio.to_thread(shutil.rmtree, handle.private, ignore_errors=True)
+            await asyncio.to_thread(handle.close)
 
-    def _prepare(self, attempt: Attempt, spec: ShellSpec, sink: Sink) -> _ShellRun:
+    async def _prepare(self, attempt: Attempt, spec: ShellSpec, sink: Sink) -> _ShellRun:
+        confinement = self._warder.confine(spec.limits)
         try:
             workdir = attempt.folder.path()
-            private = workdir.with_name(workdir.name + PRIVATE_SUFFIX)
-            temporary = private / "tmp"
-            temporary.mkdir(parents=True, exist_ok=True)
-            private.chmod(0o700)
         except OSError as exc:
             raise StartFailedError(f"cannot make the working directory: {exc.strerror} ({exc.filename})") from exc
+        private = workdir.with_name(workdir.name + PRIVATE_SUFFIX)
+        if confinement.gives_folder:
+            temporary = await asyncio.to_thread(confinement.open, attempt, private)
+        else:
+            temporary = confinement.open(attempt, private)
         environment = {
             "PATH": self._options.shell_path,
             "HOME": str(workdir),
@@ -150,20 +171,23 @@ class ShellExecutor(Executor):
             **attempt.environment,
             **spec.environment,
         }
-        command = Command(argv=(str(self._options.shell),), cwd=workdir, environment=environment)
-        return _ShellRun(attempt, spec, sink, command, private)
+        argv = (*confinement.prefix, str(self._options.shell))
+        command = Command(argv=argv, cwd=workdir, environment=environment, umask=confinement.umask)
+        return _ShellRun(attempt, spec, sink, confinement, command, private)
 
     async def _start_script(self, run: _ShellRun, name: str, lines: tuple[str, ...]) -> _Script:
         """Starts a shell; it runs nothing before the warden has promised to look after it."""
         file = run.private / name
         try:
             file.write_bytes("\n".join(lines).encode() + b"\n")
+            run.confinement.show(file)
         except OSError as exc:
             raise StartFailedError(f"cannot write the script: {exc.strerror} ({file})") from exc
         child, gate, out_fd, err_fd = await spawn_gated(run.command, file, self._options.shell)
         pumps = [OutputPump(out_fd, Stream.STDOUT, run.sink), OutputPump(err_fd, Stream.STDERR, run.sink)]
         script = _Script(child, gate, pumps)
         try:
+            run.confinement.hold(child.pid)
             await run.attempt.guard.register(child.pid)
         except BaseException:
             gate.close()
@@ -181,6 +205,7 @@ class ShellExecutor(Executor):
             outcome = self._outcome(run, code)
             if run.spec.after_script and not run.is_after_skipped:
                 await self._run_after_script(run)
+            await run.confinement.release(run.attempt)
         except asyncio.CancelledError:
             _kill(run, script)
             run.ending.fail(ExecutorLostError("the ant ended before the script did, and killed it"))
@@ -200,6 +225,7 @@ class ShellExecutor(Executor):
             await run.asking
         if run.marks is not None:
             await self._strays.end_all(run.marks, self._grace_left_s(run))
+        await run.confinement.end()
         for pump in script.pumps:
             pump.finish()
         await asyncio.gather(*script.readers)
@@ -233,15 +259,25 @@ class ShellExecutor(Executor):
         if code == 0:
             return Outcome(Reason.EXITED, 0, True)
         exit_code = code if code > 0 else 128 - code
+        limits = run.confinement.limits
         if exit_code == _KILLED_CODE and self._is_memory_to_blame(run):
-            return Outcome(
-                Reason.OUT_OF_MEMORY, exit_code, False, message="the kernel killed the task for want of memory"
-            )
+            return Outcome(Reason.OUT_OF_MEMORY, exit_code, False, message=_memory_words(run.confinement))
+        if exit_code == _CPU_TIME_CODE and limits.cpu_time_s is not None:
+            words = f"a process of the script used up its processor time of {limits.cpu_time_s:g} s (limits.cpu_time)"
+            return Outcome(Reason.CPU_TIME, exit_code, False, message=words)
         return Outcome(Reason.EXITED if code > 0 else Reason.SIGNALLED, exit_code, False, message=_words(code))
 
     def _is_memory_to_blame(self, run: _ShellRun) -> bool:
+        if run.confinement.counts_oom_kills and run.confinement.oom_kills():
+            return True
         kills = count_oom_kills(self._oom_counter)
         return kills is not None and run.oom_kills_before is not None and kills > run.oom_kills_before
+
+
+def _memory_words(confinement: Confinement) -> str:
+    if confinement.counts_oom_kills and confinement.oom_kills():
+        return f"killed at its memory limit of {confinement.limits.memory_bytes} bytes (limits.memory)"
+    return "the kernel killed the task for want of memory"
 
 
 def _kill(run: _ShellRun, script: _Script) -> None:

@@ -10,6 +10,15 @@ import msgspec
 Json = Any  # a JSON value; the codecs are where it is checked
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The most that a script may use; None leaves it to the ant."""
+
+    cpu_time_s: float | None = None
+    memory_bytes: int | None = None
+    open_files: int | None = None
+    processes: int | None = None
+
+
 class ShellSpec(msgspec.Struct, frozen=True, kw_only=True, tag="SHELL", omit_defaults=True):
     """A script for ``sh -e``; the lines of each list are joined by newlines.
 
@@ -20,6 +29,7 @@ class ShellSpec(msgspec.Struct, frozen=True, kw_only=True, tag="SHELL", omit_def
     before_script: tuple[str, ...] = ()
     after_script: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    limits: Limits | None = None
 
 
 class HttpSpec(msgspec.Struct, frozen=True, kw_only=True, tag="HTTP", omit_defaults=True):

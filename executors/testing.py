@@ -1,6 +1,7 @@
 """Doubles of what an ant hands to an executor, for the tests of executors and of ants."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,15 @@ class LazyFolder:
         """Returns the folder, which exists from now on."""
         self._path.mkdir(parents=True, exist_ok=True)
         return self._path
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Gives the folder and its files to a user."""
+        for path in (self.path(), *self.path().rglob("*")):
+            os.chown(path, uid, gid, follow_symlinks=False)
+
+    def take_back(self) -> None:
+        """Gives them to this process's own user again."""
+        self.give_to(os.geteuid(), os.getegid())
 
     @property
     def is_made(self) -> bool:

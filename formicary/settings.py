@@ -1,6 +1,7 @@
 """The process's settings: environment variables, over which flags win."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     lease_s: float = 10.0
     ant_lease_s: float = 60.0
+    shell_user: str | None = None
+    shell_limits: str | None = None
+    shell_umask: str | None = None
     log_level: str = "info"
     log_format: str | None = None
 
@@ -139,6 +143,12 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+def _umask(text: str) -> str:
+    if not re.fullmatch(r"(0o?)?[0-7]{1,3}", text):
+        raise ValueError(f"{text!r} is not a mask of three octal digits, such as 077")
+    return text
+
+
 def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text.lower() not in words:
@@ -207,6 +217,14 @@ VARIABLES = (
     Variable("FORMICARY_TOKEN", "token", str, "token of the client commands"),
     Variable("FORMICARY_LEASE_S", "lease_s", _seconds(0.5, 3600), "life of a queen's leases, in seconds"),
     Variable("FORMICARY_ANT_LEASE_S", "ant_lease_s", _seconds(1, 86400), "life of an ant's lease, in seconds"),
+    Variable("FORMICARY_SHELL_USER", "shell_user", str, "user or user:group that runs scripts; unset: the ant's own"),
+    Variable(
+        "FORMICARY_SHELL_LIMITS",
+        "shell_limits",
+        str,
+        "what a script may use at most, such as cpu_time=1h,memory=2Gi,open_files=4096,processes=512",
+    ),
+    Variable("FORMICARY_SHELL_UMASK", "shell_umask", _umask, "mode bits that files of scripts lack, such as 077"),
     Variable("FORMICARY_LOG_LEVEL", "log_level", _one_of(_LOG_LEVELS), "least level that is logged"),
     Variable("FORMICARY_LOG_FORMAT", "log_format", _one_of(_LOG_FORMATS), "console or json; unset: by the terminal"),
 )

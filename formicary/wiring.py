@@ -11,7 +11,6 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -21,9 +20,10 @@ from brokers.base import Broker
 from brokers.errors import BrokerUnavailableError
 from brokers.registry import make_broker
 from executors.base import Executor
-from executors.registry import ExecutorOptions, make_executors
+from executors.registry import make_executors
 from formicary.ant.ant import Ant
 from formicary.ant.config import AntConfig
+from formicary.ant_options import AntOptions, default_slots, executor_options
 from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.registry import make_store
@@ -67,16 +67,6 @@ FLUSH_S = 5.0
 #: Of the cyclic garbage collector. A queen holds hundreds of thousands of long-lived objects and makes few cycles: with
 #: Python's defaults, walking them again and again cost more than half of all its time.
 COLLECTOR_THRESHOLDS = (100_000, 50, 100)
-
-
-class AntOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the flags of ``ant``, ``up`` and ``run`` say about an ant; None leaves the choice to the default."""
-
-    id: str | None = None
-    slots: int | None = None
-    tags: tuple[str, ...] = ()
-    methods: tuple[str, ...] | None = None
-    python_paths: tuple[str, ...] = ()
 
 
 class Colony:
@@ -263,7 +253,6 @@ class _Foundation:
     async def ant(self, options: AntOptions, default_id: str, shard_count: int) -> Ant:
         """Starts an ant; it is drained on the way out."""
         bus = self._need(self._bus)
-        executors = await self._executors(options)
         config = AntConfig(
             id=AntId(options.id or default_id),
             home=self._settings.home,
@@ -275,14 +264,16 @@ class _Foundation:
             topics_are_dear=bus.capabilities.topics_are_dear,
             shard_count=shard_count,
             broker_url=self._settings.broker_url,
+            is_home_passable=self._settings.shell_user is not None,
         )
+        executors = await self._executors(options, config)
         built = Ant(bus, executors, self._need(self._artifacts), config, self._clock)
         await self._start(built)
         self._stack.push_async_callback(built.drain)
         return built
 
-    async def _executors(self, options: AntOptions) -> Mapping[str, Executor]:
-        executors = make_executors(options.methods, _executor_options(options))
+    async def _executors(self, options: AntOptions, config: AntConfig) -> Mapping[str, Executor]:
+        executors = make_executors(options.methods, executor_options(self._settings, options, config.folder))
         for executor in set(executors.values()):
             self._stack.push_async_callback(executor.close)
         return executors
@@ -389,12 +380,3 @@ class _LogBacklog:
 
     async def backlog(self) -> int:
         return await self._bus.depth(topics.LOGS, topics.LOG_WRITERS)
-
-
-def _executor_options(options: AntOptions) -> ExecutorOptions:
-    return ExecutorOptions(python_paths=tuple(Path(path).absolute() for path in options.python_paths))
-
-
-def default_slots() -> int:
-    """Returns the slots of an ant of which nothing is said: four a core."""
-    return 4 * (os.cpu_count() or 1)

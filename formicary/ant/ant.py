@@ -79,7 +79,7 @@ class Ant(Service):
         self._slots = Slots(config.slots, config.prefetch_for(in_process))
         self._acceptance = Acceptance(self._leases, self._slots)
         self._wardship = make_wardship(config, self._on_lapse)
-        self._folders = Folders(config.folder)
+        self._folders = Folders(config.folder, config.home if config.is_home_passable else None)
         self._shipper = LogShipper(bus, clock, config.log_limit_bytes)
         self._reporter = Reporter(bus, clock, self._assignments, self._slots)
         self._runner = self._make_runner(Transfer(artifacts))

@@ -9,6 +9,7 @@ Layout of one, under the ant's own folder::
 The random name keeps two copies of an attempt apart, should a removal of the first have failed.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -17,7 +18,13 @@ from pathlib import Path
 
 import structlog
 
+from formicary.errors import DataError
+
 log = structlog.get_logger(__name__)
+
+
+#: How often a folder is looked through until nothing in it belongs to somebody else.
+_ROUNDS = 5
 
 
 class AttemptFolder:
@@ -33,7 +40,8 @@ class AttemptFolder:
         """Returns the working directory, which exists from now on."""
         work = Path(self.root, "work")
         if not self.is_made:
-            work.mkdir(parents=True)
+            Path(self.root).mkdir(mode=0o700, parents=True)
+            work.mkdir()
             Path(self.root, "result").mkdir()
             self.is_made = True
         return work
@@ -48,6 +56,37 @@ class AttemptFolder:
         """Returns the file of outputs."""
         return Path(self.root, "output")
 
+    def give_to(self, uid: int, gid: int) -> None:
+        """Gives directory, result folder and file of outputs, which exists from now on, to a user. Blocks.
+
+        What holds the three stays ours, so that the user can put nothing in their places. It is opened to the user
+        last: nobody can exchange a file for a link while all are given away.
+
+        Raises:
+            OSError: this process may not give files away.
+        """
+        work = self.path()
+        self.output_file.touch(mode=0o600)
+        for path in (work, self.result_dir):
+            _chown_tree(path, uid, gid)
+        os.chown(self.output_file, uid, gid)
+        os.chown(self.root, -1, gid)
+        Path(self.root).chmod(0o710)
+
+    def take_back(self) -> None:
+        """Closes the folder to the user it was given to, and owns all of it again. Blocks; safe twice.
+
+        Another process of that user may still be inside, exchanging files for links while we read them: hence until
+        nothing is left that is not ours.
+
+        Raises:
+            DataError: the folder is being changed faster than it can be taken.
+        """
+        Path(self.root).chmod(0o700)
+        for path in (Path(self.root, "work"), self.result_dir):
+            if not any(_chown_tree(path, os.geteuid(), os.getegid()) == 0 for _ in range(_ROUNDS)):
+                raise DataError(str(path), "is being changed by another process of the same user")
+
     def remove(self) -> None:
         """Removes all of it, also what the task made unwritable. Blocks; safe twice and before ``path``."""
         if self.is_made:
@@ -56,10 +95,16 @@ class AttemptFolder:
 
 
 class Folders:
-    """The folders of one ant."""
+    """The folders of one ant.
 
-    def __init__(self, base: Path) -> None:
+    Args:
+        passable_from: for attempts that run as another user: the folders from here down to the attempts' can be passed
+            through, though not looked into.
+    """
+
+    def __init__(self, base: Path, passable_from: Path | None = None) -> None:
         self._base = base
+        self._passable_from = passable_from
         self._prefix = f"{base}/{os.urandom(4).hex()}-"
         self._count = 0
 
@@ -68,11 +113,31 @@ class Folders:
         if self._base.exists():
             remove_tree(self._base)
         self._base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._passable_from is not None:
+            for folder in (self._base, *self._base.parents):
+                folder.chmod(folder.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
+                if folder == self._passable_from:
+                    break
 
     def fresh(self) -> AttemptFolder:
         """Returns a folder that no other attempt has."""
         self._count += 1
         return AttemptFolder(f"{self._prefix}{self._count}")
+
+
+def _chown_tree(root: Path, uid: int, gid: int) -> int:
+    """Gives a folder and all in it to a user, following no link; returns how many changed hands."""
+    count = 0
+    for _, folders, files, descriptor in os.fwalk(root):
+        if os.fstat(descriptor).st_uid != uid:
+            os.fchown(descriptor, uid, gid)
+            count += 1
+        for name in (*folders, *files):
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_uid != uid:
+                    os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
+                    count += 1
+    return count
 
 
 def remove_tree(root: Path) -> None:

@@ -12,7 +12,8 @@ Rules:
   that the next warden also finds what outlived a warden that was killed too. ``ready`` names those former lives: the
   ant says in its registration that they are over, since nobody may have heard, or published, their obituary.
 - The ant's death (end of the socket, or of its process) or a lapsed lease: every registered process group gets SIGKILL,
-  then whatever has ``FORMICARY_ANT=<incarnation>`` in its environment, until nothing is left.
+  then whatever is in its control group, where it has one of its own, or has ``FORMICARY_ANT=<incarnation>`` in its
+  environment, until nothing is left.
 - After a lapse the ant must say ``over`` within ``PATIENCE_S`` (what runs in its own process is over), or is killed
   too: a stopped ant would go on otherwise.
 - Only when all of it is dead, and the ant too, is the obituary published, where the broker outlives the ant.
@@ -40,7 +41,7 @@ _FORMER_KEPT = 8
 class Guarded:
     """A registered process group."""
 
-    __slots__ = ("attempt", "incarnation", "pid", "shard", "started")
+    __slots__ = ("attempt", "control_group", "incarnation", "pid", "shard", "started")
 
     def __init__(self, pid: int, incarnation: str, shard: int, attempt: tuple[str, int, int]) -> None:
         self.pid = pid
@@ -48,6 +49,7 @@ class Guarded:
         self.shard = shard
         self.attempt = attempt
         self.started = start_time(pid)
+        self.control_group = control_group(pid)
 
 
 class Warden:
@@ -289,14 +291,27 @@ def kill_group(item: Guarded) -> None:
 def living(work: list[Guarded], marks: list[bytes]) -> list[int]:
     """Returns the processes of the groups and those that carry a mark; neither zombies nor ourselves."""
     groups = {str(item.pid) for item in work if start_time(item.pid) in ("0", item.started)}
+    control_groups = {item.control_group for item in work if item.control_group}
     found: list[int] = []
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is heavy, the warden is light
         if not name.isdigit() or int(name) == os.getpid():
             continue
         fields = stat_fields(name)
-        if fields and fields[0] not in "ZX" and (fields[2] in groups or carries(name, marks)):
+        if not fields or fields[0] in "ZX":
+            continue
+        if fields[2] in groups or carries(name, marks) or (control_groups and control_group(name) in control_groups):
             found.append(int(name))
     return found
+
+
+def control_group(pid: int | str) -> bytes:
+    """Returns the name of the control group that an executor made for an attempt and the process is in; else empty."""
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:  # noqa: PTH123 - pathlib is heavy, the warden is light
+            names = [line.rpartition(b"/")[2] for line in file.read().splitlines()]
+    except OSError:
+        return b""
+    return next((name for name in names if name.startswith(b"formicary-") and name != b"formicary-ant"), b"")
 
 
 def carries(pid: str, marks: list[bytes]) -> bool:

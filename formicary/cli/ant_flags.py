@@ -1,6 +1,6 @@
 """What flags say about an ant."""
 
-from formicary import wiring
+from formicary.ant_options import AntOptions
 from formicary.cli.options import words_of
 
 
@@ -11,9 +11,9 @@ def ant_options(
     tags: str | None = None,
     methods: str | None = None,
     python_path: str | None = None,
-) -> wiring.AntOptions:
+) -> AntOptions:
     """Returns what the flags say about an ant."""
-    return wiring.AntOptions(
+    return AntOptions(
         id=ant_id,
         slots=slots,
         tags=words_of(tags),

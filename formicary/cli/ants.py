@@ -20,6 +20,8 @@ def ant(
     tags: options.TagsOption = None,
     methods: options.MethodsOption = None,
     python_path: options.PythonPathOption = None,
+    shell_user: options.ShellUserOption = None,
+    shell_limits: options.ShellLimitsOption = None,
     home: options.HomeOption = None,
     broker_url: options.BrokerOption = None,
     artifacts_url: options.ArtifactsOption = None,
@@ -43,6 +45,8 @@ def ant(
         broker_url=broker_url,
         artifacts_url=artifacts_url,
         ant_lease_s=ant_lease_s,
+        shell_user=shell_user,
+        shell_limits=shell_limits,
         log_level=log_level,
         log_format=log_format,
     )

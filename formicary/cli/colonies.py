@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from formicary import wiring
+from formicary.ant_options import AntOptions
 from formicary.cli.orphans import RunLedger
 from formicary.cli.serving import Running, first_end, serve
 from formicary.home import HomeLock
@@ -29,7 +30,7 @@ class Colony(Protocol):
         ...
 
 
-async def serve_up(loaded: Settings, options: wiring.AntOptions, ready_file: str | None) -> int:
+async def serve_up(loaded: Settings, options: AntOptions, ready_file: str | None) -> int:
     """Serves queen, ant and API, holding the home."""
     with HomeLock(loaded.home, "up") as lock:
         return await serve(_with_api(loaded, wiring.up(loaded, options), lock), ready_file)
@@ -43,7 +44,7 @@ async def serve_queen(loaded: Settings, queen_id: str | None, ready_file: str | 
         return await serve(_with_api(loaded, wiring.queen(loaded, queen_id), lock), ready_file)
 
 
-async def serve_ant(loaded: Settings, options: wiring.AntOptions, ready_file: str | None) -> int:
+async def serve_ant(loaded: Settings, options: AntOptions, ready_file: str | None) -> int:
     """Serves an ant."""
     return await serve(wiring.ant(loaded, options), ready_file)
 

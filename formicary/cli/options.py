@@ -63,6 +63,13 @@ TagsOption = Annotated[str | None, typer.Option("--tags", help="Tags of the ant:
 MethodsOption = Annotated[
     str | None, typer.Option("--methods", help="Methods it runs: SHELL,PYTHON,…", show_default=False)
 ]
+ShellUserOption = Annotated[
+    str | None, typer.Option("--shell-user", help="User that runs scripts (FORMICARY_SHELL_USER).", show_default=False)
+]
+ShellLimitsOption = Annotated[
+    str | None,
+    typer.Option("--shell-limits", help="What a script may use (FORMICARY_SHELL_LIMITS).", show_default=False),
+]
 PythonPathOption = Annotated[
     str | None, typer.Option("--python-path", help="Folder of the functions of PYTHON tasks.", show_default=False)
 ]

@@ -15,8 +15,9 @@ import typer
 from brokers.errors import BrokerError
 from brokers.registry import make_broker
 from executors.errors import ExecutorError
-from executors.registry import ExecutorOptions, make_executors
+from executors.registry import make_executors
 from formicary import log, settings
+from formicary.ant_options import AntOptions, executor_options
 from formicary.artifacts.base import ArtifactError
 from formicary.artifacts.registry import make_store
 from formicary.cli.serving import run_loop
@@ -27,7 +28,6 @@ from formicary.settings import Settings
 from formicary.store.database import Database
 from formicary.store.migrations import versions
 from formicary.store.postmaster import find_programs
-from formicary.wiring import AntOptions
 
 #: How long each server may take to answer, in seconds.
 LIMIT_S: Final = 5.0
@@ -63,7 +63,7 @@ def check_ant(load: Callable[[], Settings], options: AntOptions) -> int:
         lambda loaded: [
             Check("broker", lambda: _broker(loaded)),
             Check("artifacts", lambda: _artifacts(loaded)),
-            Check("methods", lambda: _methods(options)),
+            Check("methods", lambda: _methods(options, loaded)),
             Check("home", lambda: _home(loaded)),
         ],
     )
@@ -164,11 +164,11 @@ async def _listen(loaded: Settings) -> str:
     return f"{loaded.listen} is free"
 
 
-async def _methods(options: AntOptions) -> str:
+async def _methods(options: AntOptions, loaded: Settings) -> str:
     paths = tuple(map(Path, options.python_paths))
     if missing := [str(path) for path in paths if not path.is_dir()]:
         raise InvalidInputError(f"--python-path: {', '.join(missing)} is no folder")
-    executors = make_executors(options.methods, ExecutorOptions(python_paths=paths))
+    executors = make_executors(options.methods, executor_options(loaded, options, loaded.home))
     for executor in set(executors.values()):
         try:
             await executor.check()

@@ -22,6 +22,8 @@ def up(
     broker_url: options.BrokerOption = None,
     artifacts_url: options.ArtifactsOption = None,
     python_path: options.PythonPathOption = None,
+    shell_user: options.ShellUserOption = None,
+    shell_limits: options.ShellLimitsOption = None,
     lease_s: options.LeaseOption = None,
     ant_lease_s: options.AntLeaseOption = None,
     log_level: options.LogLevelOption = None,
@@ -42,6 +44,8 @@ def up(
         artifacts_url=artifacts_url,
         lease_s=lease_s,
         ant_lease_s=ant_lease_s,
+        shell_user=shell_user,
+        shell_limits=shell_limits,
         log_level=log_level,
         log_format=log_format,
     )

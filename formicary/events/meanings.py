@@ -75,7 +75,7 @@ MEANINGS: Final[dict[str, str]] = {
     "CommandRefused.command": "`SubmitJob` or `CancelJob`; null where not even that could be read",
     "JobStateChanged.attempt": "Attempts of the whole job, from 1: a restart begins another",
     "TaskDeclined.reason": "See `DeclineReason`, such as `busy` or `draining`",
-    "TaskFinished.reason": "exited, signalled, out_of_memory, timed_out, cancelled or error",
+    "TaskFinished.reason": "exited, signalled, out_of_memory, cpu_time, timed_out, cancelled or error",
     "SubmitJob.job_type": "Name of the definition to run",
 }
 

@@ -21,6 +21,7 @@ from formicary.model.parse_kinds import (
     Text,
     TextMap,
 )
+from formicary.model.parse_limits import LIMITS
 from formicary.model.parse_problems import Path, Problems
 from formicary.model.parse_yaml import Node
 
@@ -139,6 +140,7 @@ _SHELL_KEYS = {
     "before_script": Key(_LINES, "Lines that run before the script, in the same shell."),
     "after_script": Key(_LINES, "Lines that run whatever happened, and change no result."),
     "environment": Key(TextMap(), "Environment variables of the script."),
+    "limits": Key(LIMITS, "What the script may use at most."),
 }
 _HTTP_KEYS = {
     "url": Key(

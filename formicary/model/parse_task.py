@@ -25,6 +25,7 @@ from formicary.model.parse_keys import (
     is_special,
 )
 from formicary.model.parse_kinds import Record, Schema, key_schema
+from formicary.model.parse_limits import make_limits
 from formicary.model.parse_problems import Path, Problems
 from formicary.model.parse_yaml import Node
 
@@ -165,12 +166,16 @@ def _artifacts(values: Values) -> ArtifactsPolicy:
 def _spec(method: str, values: Values) -> Spec:
     own = {word: values[word] for word in ALL_METHOD_KEYS[method] if word in values}
     if method == "SHELL":
-        return ShellSpec(**own)
+        return ShellSpec(**_with_limits(own))
     if method in HTTP_METHODS:
         return HttpSpec(method=method, **_with_body(method, own, values))
     if method in _CONTAINER_SPECS:
         return msgspec.convert(own, _CONTAINER_SPECS[method])
     return PythonSpec(**own) if method == "PYTHON" else DummySpec(**own)
+
+
+def _with_limits(own: Values) -> Values:
+    return {**own, "limits": make_limits(own["limits"])} if "limits" in own else own
 
 
 def _with_body(method: str, own: Values, values: Values) -> Values:

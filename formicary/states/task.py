@@ -185,6 +185,7 @@ _REASONS: dict[str, Callable[[AttemptFinished, TaskDefinition], tuple[str, str]]
     Reason.EXITED.value: lambda event, task: (ErrorCode.EXIT_CODE, texts.exit_code(task, event.exit_code)),
     Reason.SIGNALLED.value: lambda event, task: (ErrorCode.SIGNAL, texts.signalled(event.exit_code)),
     Reason.OUT_OF_MEMORY.value: lambda event, task: (ErrorCode.OUT_OF_MEMORY, texts.OUT_OF_MEMORY),
+    Reason.CPU_TIME.value: lambda event, task: (ErrorCode.CPU_TIME, texts.CPU_TIME),
     Reason.TIMED_OUT.value: lambda event, task: (ErrorCode.TASK_TIMEOUT, texts.task_timeout(task)),
     Reason.CANCELLED.value: lambda event, task: (ErrorCode.EXECUTOR, texts.NOT_ORDERED),
 }

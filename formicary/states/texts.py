@@ -59,6 +59,7 @@ def _code(task: TaskDefinition, code: int | None) -> str:
 
 
 OUT_OF_MEMORY = "ran out of memory and was killed; raise its memory limit or let it use less"
+CPU_TIME = "used up its processor time and was ended; raise limits.cpu_time or let it compute less"
 NOT_ORDERED = "was stopped by its ant although nobody asked for it; see the ant's log"
 EXECUTOR = "could not be run; see the ant's log"
 ANT_LOST = "its ant was lost; the attempt is repeated at no cost"

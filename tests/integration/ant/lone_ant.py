@@ -1,6 +1,7 @@
 """A process with one ant on the memory broker, which runs the script given, until it is killed.
 
-Arguments: home folder, script, and optionally the length of leases that can lapse.
+Arguments: home folder, script, the length of leases that can lapse or 0, and optionally the user that runs the script.
+With a user, it is held to 100 processes too.
 """
 
 import asyncio
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from brokers.memory import MemoryBroker
 from brokers.memory_server import MemoryServer
+from executors.options import ExecutorOptions
 from executors.registry import make_executors
+from executors.specs import Limits
 from formicary.ant.ant import Ant
 from formicary.ant.config import AntConfig
 from formicary.artifacts.local import LocalStore
@@ -21,7 +24,7 @@ from formicary.log import configure
 from formicary.testing.owner import ScriptedOwner, shell
 
 
-async def main(home: Path, script: str, lease_s: float) -> None:
+async def main(home: Path, script: str, lease_s: float, user: str | None) -> None:
     broker = MemoryBroker(MemoryServer())
     await broker.open()
     bus = Bus(broker, "lone", SystemClock())
@@ -33,8 +36,10 @@ async def main(home: Path, script: str, lease_s: float) -> None:
         lease_s=lease_s or 60.0,
         survives_process=lease_s > 0,
         broker_url="memory://",
+        is_home_passable=user is not None,
     )
-    ant = Ant(bus, make_executors(("SHELL",)), store, config, SystemClock())
+    options = ExecutorOptions(shell_user=user, shell_limits=Limits(processes=100) if user else Limits())
+    ant = Ant(bus, make_executors(("SHELL",), options), store, config, SystemClock())
     owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
     answers = asyncio.create_task(owner.answer())
     try:
@@ -55,4 +60,4 @@ def say(text: str) -> None:
 
 
 configure("warning", "json")
-asyncio.run(main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])))
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4] if len(sys.argv) > 4 else None))

@@ -7,6 +7,7 @@ import pytest
 
 from formicary import settings as settings_module
 from formicary import wiring
+from formicary.ant_options import AntOptions
 from formicary.model.jobs import JobRequest, JobView
 from formicary.model.states import JobState
 
@@ -56,7 +57,7 @@ def warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def colony(warm_home: Path) -> AsyncIterator[InProcess]:
     """A colony with one ant of 4 slots."""
     settings = settings_module.load({"FORMICARY_HOME": str(warm_home)})
-    options = wiring.AntOptions(slots=4, python_paths=(str(Path(__file__).parent),))
+    options = AntOptions(slots=4, python_paths=(str(Path(__file__).parent),))
     async with wiring.up(settings, options) as running:
         yield InProcess(running)
 

@@ -10,6 +10,7 @@ import pytest
 
 from formicary import settings as settings_module
 from formicary import wiring
+from formicary.ant_options import AntOptions
 from formicary.model.jobs import JobRequest, JobView
 
 FOLDER = str(Path(__file__).parent)
@@ -38,7 +39,7 @@ async def apart(warm_home: Path, tmp_path: Path) -> AsyncIterator[tuple[Any, Sta
 
         async def start_ant(name: str, slots: int) -> None:
             home = {"FORMICARY_HOME": str(tmp_path / name), "FORMICARY_BROKER_URL": broker}
-            options = wiring.AntOptions(id=name, slots=slots, methods=("PYTHON",), python_paths=(FOLDER,))
+            options = AntOptions(id=name, slots=slots, methods=("PYTHON",), python_paths=(FOLDER,))
             await ants.enter_async_context(wiring.ant(settings_module.load(home), options))
 
         yield queen.manager, start_ant

@@ -31,7 +31,7 @@ def test_exit_0_may_be_mapped_and_its_data_flows() -> None:
     assert drill.states == {"a": "COMPLETED", "q": "COMPLETED", "b": "SKIPPED", "d": "COMPLETED"}
 
 
-@pytest.mark.parametrize("reason", ["signalled", "timed_out", "out_of_memory", "error"])
+@pytest.mark.parametrize("reason", ["signalled", "timed_out", "out_of_memory", "cpu_time", "error"])
 def test_only_a_plain_exit_is_looked_up_by_its_code(reason: str) -> None:
     drill = begun(task("a", codes={"137": "q"}), task("q"))
     drill.end("a", 137, reason)
@@ -45,6 +45,7 @@ def test_only_a_plain_exit_is_looked_up_by_its_code(reason: str) -> None:
         ("signalled", 139, "ERR_SIGNAL", "signal 11"),
         ("timed_out", 143, "ERR_TASK_TIMEOUT", "timeout of 3600 s"),
         ("out_of_memory", 137, "ERR_OUT_OF_MEMORY", "memory limit"),
+        ("cpu_time", 152, "ERR_CPU_TIME", "processor time"),
         ("error", None, "ERR_EXECUTOR", "ant's log"),
         ("cancelled", 143, "ERR_EXECUTOR", "nobody asked"),
     ],

@@ -1,0 +1,45 @@
+"""What flags and settings say about an ant and its executors."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from executors.options import ExecutorOptions
+from formicary.errors import InvalidInputError
+from formicary.model.parse_limits import parse_limits
+from formicary.settings import Settings
+
+
+class AntOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the flags of ``ant``, ``up`` and ``run`` say about an ant; None leaves the choice to the default."""
+
+    id: str | None = None
+    slots: int | None = None
+    tags: tuple[str, ...] = ()
+    methods: tuple[str, ...] | None = None
+    python_paths: tuple[str, ...] = ()
+
+
+def executor_options(settings: Settings, options: AntOptions, folder: Path) -> ExecutorOptions:
+    """Returns the options of the executors of an ant whose attempts have their folders in ``folder``.
+
+    Raises:
+        InvalidInputError: names the setting that is wrong.
+    """
+    try:
+        limits = parse_limits(settings.shell_limits or "")
+    except ValueError as error:
+        raise InvalidInputError(f"FORMICARY_SHELL_LIMITS: {error}") from error
+    return ExecutorOptions(
+        python_paths=tuple(Path(path).absolute() for path in options.python_paths),
+        shell_user=settings.shell_user,
+        shell_limits=limits,
+        shell_umask=-1 if settings.shell_umask is None else int(settings.shell_umask, 8),
+        shell_folder=folder,
+    )
+
+
+def default_slots() -> int:
+    """Returns the slots of an ant of which nothing is said: four a core."""
+    return 4 * (os.cpu_count() or 1)
