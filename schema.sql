@@ -115,6 +115,7 @@ CREATE TABLE tasks (
     dispatched_at timestamptz,                       -- when the owner sent it
     started_at    timestamptz,                       -- by the clock of the ant
     finished_at   timestamptz,                       -- by the clock of the ant, or of the owner where no ant ended it
+    cache         text,                              -- JSON object: what became of the attempt's cache
     PRIMARY KEY (job_id, task_no)
 ) WITH (fillfactor = 45);
 COMMENT ON TABLE tasks IS 'The present state of every task that ever left PENDING.';
@@ -134,6 +135,7 @@ CREATE TABLE task_attempts (
     dispatched_at timestamptz,                       -- when the owner sent it
     started_at    timestamptz,                       -- by the clock of the ant
     finished_at   timestamptz,                       -- of its end
+    cache         text,                              -- JSON object: what became of its cache
     PRIMARY KEY (job_id, task_no, attempt)
 );
 COMMENT ON TABLE task_attempts IS 'Ended attempts that a newer one replaced in tasks.';

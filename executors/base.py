@@ -182,7 +182,9 @@ class Executor(ABC):
         """
 
     async def collect(self, run: Run, paths: Sequence[str], *, with_results: bool) -> None:  # noqa: B027 - see is_elsewhere
-        """Brings what the run left to the attempt's folder; called once, after ``wait``, where ``is_elsewhere``.
+        """Brings what the run left to the attempt's folder; called after ``wait``, where ``is_elsewhere``.
+
+        Called once; again with fewer paths where it failed and only a cache was among them that can be done without.
 
         That is: the file of outputs, always; with ``with_results`` the files of ``$FORMICARY_RESULT_DIR``; and of the
         working directory at least what ``paths`` (globs and folders, relative to it) select. What does not exist is

@@ -17,6 +17,7 @@ from executors.base import Executor
 from executors.errors import ExecutorError
 from formicary.ant.acceptance import Acceptance
 from formicary.ant.assignments import Assignment, Assignments, Phase
+from formicary.ant.caches import Caches
 from formicary.ant.config import AntConfig
 from formicary.ant.errors import AntIdHeldError, WardenLostError
 from formicary.ant.folders import Folders
@@ -82,7 +83,7 @@ class Ant(Service):
         self._folders = Folders(config.folder, config.home if config.is_home_passable else None)
         self._shipper = LogShipper(bus, clock, config.log_limit_bytes)
         self._reporter = Reporter(bus, clock, self._assignments, self._slots)
-        self._runner = self._make_runner(Transfer(artifacts))
+        self._runner = self._make_runner(artifacts)
         self._intake = self._make_intake()
         self._inbox = Inbox(bus, clock, self.registration.inbox_topic, config.topics_are_dear, self._intake.handle)
         self._answers = Answers(bus, clock, config, self._on_answer)
@@ -129,10 +130,11 @@ class Ant(Service):
         """Returns how many slots neither a running nor a waiting attempt takes."""
         return self._slots.free
 
-    def _make_runner(self, transfer: Transfer) -> Runner:
+    def _make_runner(self, artifacts: ArtifactStore) -> Runner:
         return Runner(
             folders=self._folders,
-            transfer=transfer,
+            transfer=Transfer(artifacts),
+            caches=Caches(artifacts, self._clock, self._config.cache_limit_bytes),
             shipper=self._shipper,
             reporter=self._reporter,
             slots=self._slots,

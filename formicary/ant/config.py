@@ -40,6 +40,7 @@ class AntConfig(msgspec.Struct, frozen=True, kw_only=True):
     broker_url: str | None = None
     log_limit_bytes: int = 64 * 1024 * 1024
     is_home_passable: bool = False
+    cache_limit_bytes: int = 5_000_000_000
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.id):

@@ -21,7 +21,7 @@ from formicary.events import topics
 from formicary.events.base import Event
 from formicary.events.tasks import TaskDeclined, TaskFinished, TaskStarted
 from formicary.ids import Incarnation
-from formicary.model.jobs import ArtifactRef
+from formicary.model.jobs import ArtifactRef, CacheRecord
 from formicary.service import Service
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,7 @@ class End(NamedTuple):
     error_message: str | None = None
     outputs: dict[str, Json] | None = None
     artifacts: tuple[ArtifactRef, ...] = ()
+    cache: CacheRecord | None = None
 
 
 def error_end(code: str, message: str) -> End:
@@ -122,6 +123,7 @@ class Reporter(Service):
                 error_message=message if message is None else clean_text(message)[:_MESSAGE_LIMIT],
                 outputs=end.outputs,
                 artifacts=end.artifacts,
+                cache=end.cache,
             ),
         )
 

@@ -6,7 +6,8 @@ log lines are with the broker, and its executor has let go of it, before its end
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -17,6 +18,7 @@ from executors.base import Attempt, Outcome, Reason, Run
 from executors.errors import ExecutorError
 from formicary.ant import outputs
 from formicary.ant.assignments import Assignment, Phase
+from formicary.ant.caches import Caches, CacheUse
 from formicary.ant.deadlines import Deadlines
 from formicary.ant.errors import TransferError
 from formicary.ant.folders import AttemptFolder, Folders
@@ -57,6 +59,7 @@ class Runner:
         *,
         folders: Folders,
         transfer: Transfer,
+        caches: Caches,
         shipper: LogShipper,
         reporter: Reporter,
         slots: Slots,
@@ -65,6 +68,7 @@ class Runner:
     ) -> None:
         self._folders = folders
         self._transfer = transfer
+        self._caches = caches
         self._shipper = shipper
         self._reporter = reporter
         self._slots = slots
@@ -111,14 +115,25 @@ class Runner:
             await asyncio.wait(set(self._stops))
 
     async def _carry_out(self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog) -> End:
+        cache = self._caches.use(assignment.order, folder, sink)
+        end = await self._try(assignment, folder, sink, cache)
+        return end if cache is None else end._replace(cache=cache.record)
+
+    async def _try(
+        self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, cache: CacheUse | None
+    ) -> End:
         try:
             if assignment.order.fetches:
                 await self._interruptible(assignment, self._transfer.fetch(assignment, folder))
-            outcome = await self._execute(assignment, folder, sink)
+            if cache is not None:
+                await self._interruptible(assignment, cache.restore())
+            outcome = await self._execute(assignment, folder, sink, cache)
+            if cache is not None and outcome.is_success:
+                await self._interruptible(assignment, cache.store())
             return await self._collect(assignment, folder, sink, outcome)
         except StoppedError:
             reason = assignment.stop_reason or Reason.CANCELLED
-            return End(reason.value, error_message="stopped while its artifacts were being moved")
+            return End(reason.value, error_message="stopped while its files were being moved")
         except TransferError as exc:
             return error_end("ERR_ARTIFACT", str(exc))
         except DataError as exc:
@@ -126,7 +141,9 @@ class Runner:
         except ExecutorError as exc:
             return error_end(exc.code, str(exc))
 
-    async def _execute(self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog) -> Outcome:
+    async def _execute(
+        self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, cache: CacheUse | None
+    ) -> Outcome:
         if assignment.stop_reason is not None:
             raise StoppedError
         executor = assignment.executor
@@ -138,7 +155,7 @@ class Runner:
                 self._spawn_stop(assignment, run)
             outcome = await executor.wait(run)
             if executor.is_elsewhere:
-                await self._bring_back(assignment, run, sink, outcome)
+                await self._bring_back(assignment, run, sink, outcome, cache)
             return outcome
         finally:
             assignment.run = None
@@ -147,15 +164,20 @@ class Runner:
             if assignment.stop_reason is not None or assignment.is_abandoned:
                 await self._released(assignment, run, sink)
 
-    async def _bring_back(self, assignment: Assignment, run: Run, sink: AttemptLog, outcome: Outcome) -> None:
+    async def _bring_back(
+        self, assignment: Assignment, run: Run, sink: AttemptLog, outcome: Outcome, cache: CacheUse | None
+    ) -> None:
         """Has what the run left elsewhere brought into the attempt's folder; the task's own time is over by then."""
         self._deadlines.remove(assignment)
         policy = assignment.order.artifacts
         has_artifacts = is_wanted(policy, outcome)
         paths = policy.paths if has_artifacts else ()
+        collect = partial(assignment.executor.collect, run, with_results=has_artifacts)
         try:
-            collected = assignment.executor.collect(run, paths, with_results=has_artifacts)
-            await self._interruptible(assignment, collected)
+            if cache is not None and outcome.is_success and cache.paths:
+                await self._interruptible(assignment, _with_cache(collect, paths, cache))
+            else:
+                await self._interruptible(assignment, collect(paths))
         except ExecutorError as exc:
             if outcome.is_success:
                 raise
@@ -261,6 +283,17 @@ class Runner:
             await stop
         except ExecutorError as exc:
             log.warning("attempt_not_stopped", job_id=assignment.key[0], error=str(exc))
+
+
+async def _with_cache(
+    collect: Callable[[Sequence[str]], Coroutine[Any, Any, None]], paths: tuple[str, ...], cache: CacheUse
+) -> None:
+    """Brings the cache's files back with the others; where that fails, the others alone."""
+    try:
+        await collect((*paths, *cache.paths))
+    except ExecutorError as exc:
+        await cache.give_up(f"could not be brought back: {exc}")
+        await collect(paths)
 
 
 async def _gather_outputs(folder: AttemptFolder, sink: AttemptLog, outcome: Outcome) -> dict[str, Json] | None:

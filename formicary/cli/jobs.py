@@ -223,7 +223,7 @@ def _show(answer: "Answer", output: options.Output, *, brief: bool = False) -> i
     print_text(f"{job['id']}  {job['job_type']} v{job['version']}  {job['state']}" + (f"  {note}" if note else ""))
     if not brief:
         rows = [
-            (task["task_type"], task["state"], str(task["attempt"]), _exit(task), task["ant_id"] or "", _why(task))
+            (task["task_type"], task["state"], str(task["attempt"]), _exit(task), task["ant_id"] or "", _note(task))
             for task in job["tasks"]
         ]
         print_table(("TASK", "STATE", "ATTEMPT", "EXIT", "ANT", "NOTE"), rows)
@@ -232,6 +232,21 @@ def _show(answer: "Answer", output: options.Output, *, brief: bool = False) -> i
 
 def _exit(task: "dict[str, object]") -> str:
     return "" if task["exit_code"] is None else str(task["exit_code"])
+
+
+def _note(task: "dict[str, object]") -> str:
+    """Returns why the task is where it is, or what its cache did."""
+    cache = task.get("cache")
+    return _why(task) or (_cache_note(cache) if isinstance(cache, dict) else "")
+
+
+def _cache_note(cache: "dict[str, object]") -> str:
+    words = f"cache {cache['result']}"
+    if cache["restored_bytes"] is not None:
+        words += f", {cache['restored_bytes']} bytes of {cache['restored_key']}"
+    if cache["stored_bytes"] is not None:
+        words += f", stored {cache['stored_bytes']} bytes"
+    return words + (f"; {cache['problem']}" if cache["problem"] else "")
 
 
 def _why(item: "dict[str, object]") -> str:

@@ -3,7 +3,7 @@
 import msgspec
 
 from executors.specs import Spec
-from formicary.model.definition import ArtifactsPolicy
+from formicary.model.definition import ArtifactsPolicy, CachePolicy
 from formicary.model.jobs import ArtifactRef
 
 
@@ -27,3 +27,4 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     artifacts: ArtifactsPolicy = ArtifactsPolicy()
     fetches: tuple[Fetch, ...] = ()
     secrets: tuple[str, ...] = ()
+    cache: CachePolicy | None = None

@@ -7,7 +7,7 @@ import msgspec
 
 from formicary.events.base import Event
 from formicary.ids import Incarnation, JobId
-from formicary.model.jobs import ArtifactRef
+from formicary.model.jobs import ArtifactRef, CacheRecord
 
 Json = Any  # a JSON value
 
@@ -94,6 +94,7 @@ class TaskFinished(Event, frozen=True, kw_only=True, array_like=True, tag="TaskF
     error_message: str | None = None
     outputs: dict[str, Json] | None = None
     artifacts: tuple[ArtifactRef, ...] = ()
+    cache: CacheRecord | None = None
 
 
 class BarrierReached(Event, frozen=True, kw_only=True, array_like=True, tag="BarrierReached"):

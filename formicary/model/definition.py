@@ -60,6 +60,19 @@ class ArtifactsPolicy(msgspec.Struct, frozen=True, kw_only=True):
     expires_after_s: float | None = None
 
 
+class CachePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Files that later runs of the same task find again. ``restore_keys`` are beginnings of keys, tried in order.
+
+    ``key_paths`` are globs and directories whose contents become a part of the key.
+    """
+
+    key: str = ""
+    key_paths: tuple[str, ...] = ()
+    restore_keys: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    expires_after_s: float | None = None
+
+
 class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """One task. ``on_exit_code`` maps an exit code or a state word, as text, to a task, a ``Special`` or ``ERR_*``.
 
@@ -82,6 +95,7 @@ class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, Json] = {}
     tags: tuple[str, ...] = ()
     artifacts: ArtifactsPolicy = ArtifactsPolicy()
+    cache: CachePolicy | None = None
 
 
 class JobDefinition(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Jobs and tasks as the outside sees them: the JSON of ``GET /api/v1/jobs/{id}``, field by field."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -19,6 +20,29 @@ class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
+class CacheResult(StrEnum):
+    """What an attempt found of its cache."""
+
+    HIT = "hit"
+    RESTORED = "restored"
+    MISS = "miss"
+
+
+class CacheRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the cache of an attempt; sizes are those of the packed archives.
+
+    ``restored_key`` is ``key`` in a hit, and where ``result`` is ``restored`` the key that a restore key led to.
+    ``stored_bytes`` is None where nothing was stored. ``problem`` says why it could not be restored or stored.
+    """
+
+    key: str
+    result: CacheResult
+    restored_key: str | None = None
+    restored_bytes: int | None = None
+    stored_bytes: int | None = None
+    problem: str | None = None
+
+
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """A task of a job; ``attempt`` counts its dispatches, 0 if never run."""
 
@@ -35,6 +59,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: tuple[ArtifactRef, ...] = ()
     waiting_for: str | None = None
     retries_used: int = 0
+    cache: CacheRecord | None = None
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

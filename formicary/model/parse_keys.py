@@ -108,6 +108,22 @@ _ARTIFACTS = Record(
     },
 )
 
+_CACHE = Record(
+    name="cache",
+    keys={
+        "key": Key(Text(is_loose=True), "Names the cache; the same key is stored once."),
+        "key_paths": Key(_FILES, "Globs and directories whose contents become a part of the key."),
+        "restore_keys": Key(
+            ListOf(Text(is_loose=True), takes_one=True),
+            "Beginnings of keys: where the key itself is not found, the newest that begins so is restored.",
+        ),
+        "paths": Key(ListOf(Text(), takes_one=True, min_items=1), "Globs and directories to keep.", is_required=True),
+        "expires_after": Key(Duration(is_positive=True), "It is not restored any more after so long."),
+    },
+)
+#: Methods whose attempts have a working directory.
+FOLDER_METHODS = frozenset({"SHELL", "DOCKER", "KUBERNETES"})
+
 RETRY_KEYS = {
     "retry": Key(Number(0, MAX_RETRIES), "Attempts after the first.", default=0),
     "delay_between_retries": Key(Duration(), "How long to wait before each of them, and between polls.", default="0"),
@@ -133,6 +149,7 @@ TASK_KEYS: dict[str, Key] = {
     "variables": Key(JsonMap(), "Variables of this task's templates."),
     "tags": Key(NAMES, "Only ants with all of these tags run the task."),
     "artifacts": Key(_ARTIFACTS, "The files that the task leaves behind."),
+    "cache": Key(_CACHE, "Files that later runs of the task find again."),
 }
 
 _SHELL_KEYS = {
@@ -216,7 +233,6 @@ METHOD_KEY = Key(Choice(tuple(METHOD_KEYS), METHOD_DESCRIPTIONS), "How the task 
 _RESERVED_TASK_KEYS = frozenset(
     [
         "fan_out",
-        "cache",
         "memoize",
         "helper",
         "resources",

@@ -10,11 +10,13 @@ from formicary.model.definition import (
     ArtifactsPolicy,
     ArtifactWhen,
     BackoffPolicy,
+    CachePolicy,
     RetryPolicy,
     TaskDefinition,
 )
 from formicary.model.parse_keys import (
     ALL_METHOD_KEYS,
+    FOLDER_METHODS,
     METHOD_KEY,
     METHOD_KEYS,
     RESERVED_METHODS,
@@ -65,6 +67,7 @@ class TaskKind:
         values = record.convert(node, path, problems)
         is_sound = method in ALL_METHOD_KEYS and len(problems) == count
         _check_values(values, path, problems)
+        _check_cache(method, values, path, problems)
         spec = _spec(method, values) if is_sound else _NOTHING
         return _task(values, method, spec, path, problems)
 
@@ -96,6 +99,8 @@ def _method_schema(method: str, every: Schema) -> Schema:
     keys = METHOD_KEYS[method]
     own = {word: schema for word, key in keys.items() if (schema := key_schema(key)) != every[word]}
     then: Schema = {"properties": {**{word: False for word in every if word not in keys}, **own}}
+    if method not in FOLDER_METHODS:
+        then["properties"]["cache"] = False
     required = [word for word, key in keys.items() if key.is_required]
     if required:
         then["required"] = required
@@ -132,11 +137,26 @@ def _check_values(values: Values, path: Path, problems: Problems) -> None:
     if backoff and values.get("delay_between_retries") and not is_polled:
         message = "delay_between_retries and retry_backoff_policy are both given"
         problems.add((*path, "retry_backoff_policy"), message, "keep one of them", at_key=True)
-    for word in ("paths", "exclude"):
-        for no, name in enumerate(values.get("artifacts", {}).get(word, ())):
+    for word, key in (("artifacts", "paths"), ("artifacts", "exclude"), ("cache", "paths"), ("cache", "key_paths")):
+        for no, name in enumerate(values.get(word, {}).get(key, ())):
             if name.startswith(("/", "~")) or ".." in name.split("/"):
                 message = f'"{name[:100]}" leads out of the working directory'
-                problems.add((*path, "artifacts", word, no), message, "use paths below it")
+                problems.add((*path, word, key, no), message, "use paths below it")
+
+
+def _check_cache(method: str, values: Values, path: Path, problems: Problems) -> None:
+    cache = values.get("cache")
+    if cache is None:
+        return
+    here = (*path, "cache")
+    if method and method not in FOLDER_METHODS:
+        known = ", ".join(word for word in METHOD_KEYS if word in FOLDER_METHODS)
+        problems.add(here, f"a {method} task has no working directory to cache", f"use it with {known}", at_key=True)
+    if not cache.get("key", "").strip() and not cache.get("key_paths"):
+        problems.add(here, "the cache has no key", "give it a key, or key_paths, or both", at_key=True)
+    for no, beginning in enumerate(cache.get("restore_keys", ())):
+        if not beginning.strip():
+            problems.add((*here, "restore_keys", no), "is empty", "write how the keys begin")
 
 
 def retry_policy(values: Values) -> RetryPolicy:
@@ -161,6 +181,11 @@ def _artifacts(values: Values) -> ArtifactsPolicy:
         when=ArtifactWhen(values.get("when", ArtifactWhen.ON_SUCCESS)),
         expires_after_s=values.get("expires_after"),
     )
+
+
+def _cache(values: Values) -> CachePolicy:
+    renamed = {"expires_after": "expires_after_s"}
+    return CachePolicy(**{renamed.get(word, word): value for word, value in values.items()})
 
 
 def _spec(method: str, values: Values) -> Spec:
@@ -196,6 +221,8 @@ def _task(values: Values, method: str, spec: Spec, path: Path, problems: Problem
         plain["retry"] = retry_policy(values)
     if "artifacts" in values:
         plain["artifacts"] = _artifacts(values["artifacts"])
+    if "cache" in values:
+        plain["cache"] = _cache(values["cache"])
     if "on_exit_code" in values or "on_completed" in values or "on_failed" in values:
         plain.update(_edges(values, path, problems))
     return TaskDefinition(**{"task_type": "", **plain}, method=method, spec=spec)

@@ -12,6 +12,9 @@ from formicary.template.inspect import inspect
 
 Json = Any  # a JSON value
 
+#: The keys of a cache that are templates.
+CACHE_TEMPLATES = ("key", "key_paths", "restore_keys", "paths")
+
 
 def check_templates(job: JobDefinition, problems: Problems) -> None:
     """Reports the mistakes in every string of ``job`` that is a template."""
@@ -33,6 +36,9 @@ def task_templates(no: int, task: TaskDefinition) -> Iterator[tuple[Path, str]]:
     if task.artifacts.paths or task.artifacts.exclude:
         yield from texts_with_templates(task.artifacts.paths, (*here, "artifacts", "paths"))
         yield from texts_with_templates(task.artifacts.exclude, (*here, "artifacts", "exclude"))
+    if task.cache is not None:
+        for key in CACHE_TEMPLATES:
+            yield from texts_with_templates(getattr(task.cache, key), (*here, "cache", key))
     for key in _spec_keys(task.spec):
         yield from texts_with_templates(getattr(task.spec, key), (*here, key))
 

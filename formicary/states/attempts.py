@@ -74,6 +74,7 @@ class Attempts(Phases):
         cell.finished_at = event.finished_at
         cell.outputs = event.outputs
         cell.artifacts = event.artifacts
+        cell.cache = event.cache
 
     def _complete(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
         self._take_end(cell, event, ruling)

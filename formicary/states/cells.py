@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from formicary.ids import Incarnation, JobId
-from formicary.model.jobs import ArtifactRef
+from formicary.model.jobs import ArtifactRef, CacheRecord
 from formicary.model.states import JobState, TaskState
 
 Json = Any  # a JSON value
@@ -31,6 +31,7 @@ class TaskCell:
         "ants_lost",
         "artifacts",
         "attempt",
+        "cache",
         "dispatched_at",
         "epoch",
         "error_code",
@@ -66,6 +67,7 @@ class TaskCell:
         self.error_message: str | None = None
         self.outputs: dict[str, Json] | None = None
         self.artifacts: tuple[ArtifactRef, ...] = ()
+        self.cache: CacheRecord | None = None
         self.dispatched_at: datetime | None = None
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from formicary.ids import Incarnation
-from formicary.model.jobs import ArtifactRef
+from formicary.model.jobs import ArtifactRef, CacheRecord
 
 Json = Any  # a JSON value
 
@@ -76,6 +76,7 @@ class AttemptFinished(TaskInput, frozen=True, kw_only=True):
     error_message: str | None = None
     outputs: dict[str, Json] | None = None
     artifacts: tuple[ArtifactRef, ...] = ()
+    cache: CacheRecord | None = None
 
 
 class AttemptDeclined(TaskInput, frozen=True, kw_only=True):

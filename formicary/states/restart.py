@@ -34,6 +34,7 @@ def forget_attempt(cell: TaskCell) -> None:
     cell.incarnation = None
     cell.outputs = None
     cell.artifacts = ()
+    cell.cache = None
     cell.dispatched_at = None
     cell.started_at = None
     cell.finished_at = None

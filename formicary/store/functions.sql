@@ -150,7 +150,8 @@ BEGIN
             excluded.is_excepted, epoch = excluded.epoch, incarnation = excluded.incarnation, not_before =
             excluded.not_before, exit_code = excluded.exit_code, error_code = excluded.error_code, error_message =
             excluded.error_message, outputs = excluded.outputs, artifacts = excluded.artifacts, dispatched_at =
-            excluded.dispatched_at, started_at = excluded.started_at, finished_at = excluded.finished_at;
+            excluded.dispatched_at, started_at = excluded.started_at, finished_at = excluded.finished_at,
+            cache = excluded.cache;
     END IF;
 
     IF cardinality(p_attempts) > 0 THEN

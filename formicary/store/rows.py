@@ -31,7 +31,7 @@ class JobRow(NamedTuple):
 
 
 class TaskRow(NamedTuple):
-    """A row of ``tasks``, inserted or replaced whole; ``outputs`` and ``artifacts`` are JSON texts."""
+    """A row of ``tasks``, inserted or replaced whole; ``outputs``, ``artifacts`` and ``cache`` are JSON texts."""
 
     job_id: str
     task_no: int
@@ -53,6 +53,7 @@ class TaskRow(NamedTuple):
     dispatched_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    cache: str | None = None
 
 
 class AttemptRow(NamedTuple):
@@ -72,6 +73,7 @@ class AttemptRow(NamedTuple):
     dispatched_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    cache: str | None = None
 
 
 class HistoryRow(NamedTuple):

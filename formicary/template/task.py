@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from executors.specs import DockerSpec, DummySpec, HttpSpec, KubernetesSpec, PythonSpec, ShellSpec, Spec
-from formicary.model.definition import ArtifactsPolicy, JobDefinition, TaskDefinition
+from formicary.model.definition import ArtifactsPolicy, CachePolicy, JobDefinition, TaskDefinition
 from formicary.template.budget import Budget
 from formicary.template.context import TaskContext
 from formicary.template.values import CompiledValue, compile_value
@@ -26,6 +26,7 @@ _SPEC_KEYS: dict[type[msgspec.Struct], dict[str, bool]] = {
     DummySpec: {"lines": False, "outputs": True},
 }
 _ARTIFACT_KEYS = {"paths": False, "exclude": False}
+_CACHE_KEYS = dict.fromkeys(("key", "key_paths", "restore_keys", "paths"), False)
 _TRUE = "true"
 
 Parts = dict[str, CompiledValue]
@@ -36,27 +37,31 @@ class RenderedTask(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: Spec
     artifacts: ArtifactsPolicy
+    cache: CachePolicy | None = None
     variables: dict[str, Json] = {}
 
 
 class CompiledTask:
     """The templates of one task. ``is_constant``: nothing of it needs a context, ``except`` apart."""
 
-    __slots__ = ("_artifacts", "_constant", "_except", "_spec", "_task", "_variables", "is_constant")
+    __slots__ = ("_artifacts", "_cache", "_constant", "_except", "_spec", "_task", "_variables", "is_constant")
 
     def __init__(self, task: TaskDefinition, path: str) -> None:
         self._task = task
         self._variables = compile_value(task.variables, f"{path}.variables", keep_types=True)
         self._spec = _changing(task.spec, _SPEC_KEYS[type(task.spec)], path)
         self._artifacts = _changing(task.artifacts, _ARTIFACT_KEYS, f"{path}.artifacts")
+        self._cache = _changing(task.cache, _CACHE_KEYS, f"{path}.cache") if task.cache is not None else {}
         self._except = None if task.except_ is None else compile_value(task.except_, f"{path}.except")
-        self.is_constant = self._variables.is_constant and not self._spec and not self._artifacts
-        self._constant = RenderedTask(spec=task.spec, artifacts=task.artifacts, variables=task.variables)
+        self.is_constant = self._variables.is_constant and not (self._spec or self._artifacts or self._cache)
+        self._constant = RenderedTask(
+            spec=task.spec, artifacts=task.artifacts, cache=task.cache, variables=task.variables
+        )
 
     @property
-    def spec(self) -> Spec:
-        """The spec as written: what to dispatch where the task is constant."""
-        return self._task.spec
+    def constant(self) -> RenderedTask:
+        """The task as written: what to dispatch where it is constant."""
+        return self._constant
 
     def render(self, context: TaskContext) -> RenderedTask:
         """Returns the task with all templates rendered: ``variables`` first, which the others see.
@@ -72,6 +77,7 @@ class CompiledTask:
         return RenderedTask(
             spec=_rendered(self._task.spec, self._spec, inner, budget),
             artifacts=_rendered(self._task.artifacts, self._artifacts, inner, budget),
+            cache=_rendered(self._task.cache, self._cache, inner, budget),
             variables=variables,
         )
 

@@ -25,6 +25,7 @@ _NULLABLE: Final = frozenset(
         "exit_code",
         "outputs",
         "artifacts",
+        "cache",
         "dispatched_at",
         "note",
         "task_type",

@@ -12,11 +12,22 @@ import msgspec
 from formicary.clock import time_text
 from formicary.errors import Problem
 from formicary.model.definition import DefinitionRecord
-from formicary.model.jobs import AntView, ArtifactRef, JobView, LogLine, TaskView
+from formicary.model.jobs import AntView, ArtifactRef, CacheRecord, JobView, LogLine, TaskView
 
 Json = Any  # a JSON value
 
 encode = msgspec.json.Encoder().encode
+
+
+class CacheJson(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a task's cache as JSON; see ``CacheRecord``."""
+
+    key: str
+    result: str
+    restored_key: str | None
+    restored_bytes: int | None
+    stored_bytes: int | None
+    problem: str | None
 
 
 class TaskJson(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +46,7 @@ class TaskJson(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: tuple[ArtifactRef, ...]
     waiting_for: str | None
     retries_used: int
+    cache: CacheJson | None
 
 
 class JobJson(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +213,18 @@ def _task(task: TaskView) -> TaskJson:
         artifacts=task.artifacts,
         waiting_for=task.waiting_for,
         retries_used=task.retries_used,
+        cache=None if task.cache is None else _cache(task.cache),
+    )
+
+
+def _cache(record: CacheRecord) -> CacheJson:
+    return CacheJson(
+        key=record.key,
+        result=record.result,
+        restored_key=record.restored_key,
+        restored_bytes=record.restored_bytes,
+        stored_bytes=record.stored_bytes,
+        problem=record.problem,
     )
 
 

@@ -8,11 +8,12 @@ import msgspec
 
 from formicary.ids import Incarnation, ant_of
 from formicary.model.definition import JobDefinition
-from formicary.model.jobs import ArtifactRef, JobView, TaskView
+from formicary.model.jobs import ArtifactRef, CacheRecord, JobView, TaskView
 from formicary.model.states import TERMINAL_JOB_STATES, TaskState
 from formicary.store.rows import TaskRow
 
 _OUTPUTS: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_CACHE = msgspec.json.Decoder(CacheRecord)
 _ARTIFACTS = msgspec.json.Decoder(tuple[ArtifactRef, ...])
 
 
@@ -55,6 +56,7 @@ def _task(task_type: str, row: TaskRow, has_ended: bool) -> TaskView:
         artifacts=() if row.artifacts is None else _ARTIFACTS.decode(row.artifacts),
         waiting_for=_retry(state, row.not_before),
         retries_used=row.retries_used,
+        cache=None if row.cache is None else _CACHE.decode(row.cache),
     )
 
 

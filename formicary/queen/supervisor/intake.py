@@ -82,6 +82,7 @@ class Intake:
                 error_message=event.error_message,
                 outputs=event.outputs,
                 artifacts=event.artifacts,
+                cache=event.cache,
                 at=now,
             ),
         )

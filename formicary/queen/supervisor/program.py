@@ -6,15 +6,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 
-from executors.specs import Spec
 from formicary.errors import DataError
 from formicary.events.orders import Fetch, Order
-from formicary.model.definition import ArtifactsPolicy, DefinitionRecord, JobDefinition, TaskDefinition
+from formicary.model.definition import DefinitionRecord, JobDefinition, TaskDefinition
 from formicary.model.parse import parse_definition, parse_rendered
 from formicary.queen.registry import Requirement
 from formicary.states.graph import Plan
 from formicary.store.rows import JobRecord
-from formicary.template.task import CompiledTask, compile_task
+from formicary.template.task import CompiledTask, RenderedTask, compile_task
 
 #: Compiled definitions kept in memory, and how many tasks they may have together (one is kept whatever its size).
 CACHE_SIZE = 256
@@ -41,7 +40,7 @@ class TaskProgram:
         self.fetch_numbers = tuple(numbers[name] for name in task.dependencies)
         self.has_except = task.except_ is not None
         is_constant = self.compiled.is_constant and not self.fetch_numbers
-        self.constant_order = encode_order(job.job_type, task, task.spec, task.artifacts, ()) if is_constant else None
+        self.constant_order = encode_order(job.job_type, task, self.compiled.constant, ()) if is_constant else None
 
 
 class Program:
@@ -60,7 +59,7 @@ class Program:
 
 
 def encode_order(
-    job_type: str, task: TaskDefinition, spec: Spec, artifacts: ArtifactsPolicy, fetches: tuple[Fetch, ...]
+    job_type: str, task: TaskDefinition, rendered: RenderedTask, fetches: tuple[Fetch, ...]
 ) -> msgspec.Raw:
     """Returns the encoded order for a task, given what was rendered of it.
 
@@ -71,10 +70,11 @@ def encode_order(
         job_type=job_type,
         task_type=task.task_type,
         method=task.method,
-        spec=spec,
+        spec=rendered.spec,
         timeout_s=task.timeout_s,
-        artifacts=artifacts,
+        artifacts=rendered.artifacts,
         fetches=fetches,
+        cache=rendered.cache,
     )
     try:
         encoded = _encoder.encode(order)

@@ -52,7 +52,7 @@ def render_order(live: LiveJob, task_no: int, now: datetime) -> msgspec.Raw:
     """
     task = live.program.tasks[task_no]
     rendered = task.compiled.render(_context(live, task_no, now))
-    return encode_order(live.record.job_type, task.definition, rendered.spec, rendered.artifacts, _fetches(live, task))
+    return encode_order(live.record.job_type, task.definition, rendered, _fetches(live, task))
 
 
 def _fetches(live: LiveJob, task: TaskProgram) -> tuple[Fetch, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from formicary.ids import Incarnation, JobId
-from formicary.model.jobs import ArtifactRef
+from formicary.model.jobs import ArtifactRef, CacheRecord
 from formicary.model.states import JobState, TaskState
 from formicary.states.cells import JobCell, TaskCell
 from formicary.store.rows import AttemptRow, HistoryRow, JobRecord, JobRow, TaskRow
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.Encoder().encode
 _decode_outputs = msgspec.json.Decoder(dict).decode
+_decode_cache = msgspec.json.Decoder(CacheRecord).decode
 _decode_artifacts = msgspec.json.Decoder(tuple[ArtifactRef, ...]).decode
 
 
@@ -50,6 +51,7 @@ def task_row(job_id: JobId, cell: TaskCell) -> TaskRow:
         cell.dispatched_at,
         cell.started_at,
         cell.finished_at,
+        _encode(cell.cache).decode() if cell.cache is not None else None,
     )
 
 
@@ -70,6 +72,7 @@ def attempt_row(job_id: JobId, cell: TaskCell) -> AttemptRow:
         cell.dispatched_at,
         cell.started_at,
         cell.finished_at,
+        _encode(cell.cache).decode() if cell.cache is not None else None,
     )
 
 
@@ -162,6 +165,7 @@ def _fill(cell: TaskCell, row: TaskRow) -> None:
     cell.error_message = row.error_message
     cell.outputs = _decode_outputs(row.outputs) if row.outputs else None
     cell.artifacts = _decode_artifacts(row.artifacts) if row.artifacts else ()
+    cell.cache = _decode_cache(row.cache) if row.cache else None
     cell.dispatched_at = row.dispatched_at
     cell.started_at = row.started_at
     cell.finished_at = row.finished_at

@@ -42,7 +42,7 @@ AntMaker = Callable[..., Awaitable[Ant]]
 async def make_ant(bus: Bus, store: LocalStore, tmp_path: Path) -> AsyncIterator[AntMaker]:
     ants: list[Ant] = []
 
-    async def make(options: ExecutorOptions | None = None, **config: Any) -> Ant:
+    async def make(options: ExecutorOptions | None = None, store: LocalStore = store, **config: Any) -> Ant:
         executors = make_executors(("SHELL", "PYTHON", "DUMMY"), options)
         settings = AntConfig(id=AntId("ant-1"), home=tmp_path / "home", **config)
         ant = Ant(bus, executors, store, settings, SystemClock())

@@ -14,12 +14,13 @@ from executors.shell import ShellExecutor
 from executors.testing import LazyFolder
 from formicary.ant.ant import Ant
 from formicary.ant.config import AntConfig
+from formicary.artifacts.blobs import Blobs, Holder
 from formicary.artifacts.local import LocalStore
 from formicary.bus import Bus
 from formicary.clock import SystemClock
 from formicary.events.orders import Fetch
 from formicary.ids import AntId
-from formicary.model.definition import ArtifactsPolicy, ArtifactWhen
+from formicary.model.definition import ArtifactsPolicy, ArtifactWhen, CachePolicy
 from formicary.model.jobs import ArtifactRef
 from formicary.testing.owner import ScriptedOwner, shell
 
@@ -31,7 +32,7 @@ class FarShell(ShellExecutor):
 
     def __init__(self, far: Path) -> None:
         super().__init__()
-        self._far = LazyFolder(far)
+        self.folder = LazyFolder(far)
         self.collected: list[tuple[tuple[str, ...], bool]] = []
         self.is_stuck = asyncio.Event()
         self.error: ExecutorError | None = None
@@ -41,11 +42,11 @@ class FarShell(ShellExecutor):
         if isinstance(self.error, ImageError | ServiceError):
             raise self.error
         if attempt.folder.is_made:
-            shutil.copytree(attempt.folder.path(), self._far.path(), dirs_exist_ok=True)
-        self._far.result_dir.mkdir(parents=True)
-        far = {"FORMICARY_OUTPUT": str(self._far.output_file), "FORMICARY_RESULT_DIR": str(self._far.result_dir)}
+            shutil.copytree(attempt.folder.path(), self.folder.path(), dirs_exist_ok=True)
+        self.folder.result_dir.mkdir(parents=True)
+        far = {"FORMICARY_OUTPUT": str(self.folder.output_file), "FORMICARY_RESULT_DIR": str(self.folder.result_dir)}
         environment = {**attempt.environment, **far}
-        run = await super().start(replace(attempt, folder=self._far, environment=environment), sink)
+        run = await super().start(replace(attempt, folder=self.folder, environment=environment), sink)
         return Run(attempt, sink, run.handle)
 
     async def collect(self, run: Run, paths: Sequence[str], *, with_results: bool) -> None:
@@ -57,12 +58,14 @@ class FarShell(ShellExecutor):
             raise self.error
         near = run.attempt.folder
         for path in paths:
-            shutil.copy(self._far.path() / path, near.path() / path)
+            if not (self.folder.path() / path).exists():
+                raise CollectFailedError(f"there is no {path}")
+            shutil.copy(self.folder.path() / path, near.path() / path)
         if with_results:
-            shutil.copytree(self._far.result_dir, near.result_dir, dirs_exist_ok=True)
-        if self._far.output_file.exists():
+            shutil.copytree(self.folder.result_dir, near.result_dir, dirs_exist_ok=True)
+        if self.folder.output_file.exists():
             near.path()
-            shutil.copy(self._far.output_file, near.output_file)
+            shutil.copy(self.folder.output_file, near.output_file)
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ async def test_what_was_fetched_is_there_and_what_is_left_comes_back(
     owner: ScriptedOwner, store: LocalStore, tmp_path: Path
 ) -> None:
     (tmp_path / "in.txt").write_text("brought along")
-    digest, size = await store.put(f"{owner.job_id}/7/1/in.txt", tmp_path / "in.txt")
+    digest, size = await Blobs(store).add(tmp_path / "in.txt", Holder(owner.job_id, 7, 1))
     fetch = Fetch("before", 7, 1, (ArtifactRef(name="in.txt", sha256=digest, size_bytes=size),))
     script = 'cat in.txt > out.txt; echo more > "$FORMICARY_RESULT_DIR/r.txt"; echo rows=3 > "$FORMICARY_OUTPUT"'
 
@@ -107,6 +110,28 @@ async def test_only_what_this_end_keeps_is_brought_back(
     await owner.run(shell("touch a", script, artifacts=ArtifactsPolicy(paths=("a",), when=when)))
 
     assert far.collected == [asked]
+
+
+async def test_a_cache_is_taken_along_and_brought_back(owner: ScriptedOwner, far: FarShell) -> None:
+    policy = CachePolicy(key="k", paths=("dep",))
+    first = await owner.run(shell("echo content > dep", cache=policy))
+    assert first.cache is not None
+    assert first.cache.stored_bytes
+
+    shutil.rmtree(far.folder.path())
+    shutil.rmtree(far.folder.result_dir)
+    second = await owner.run(shell("cat dep", cache=policy), task_no=1)
+
+    assert (second.is_success, second.cache and second.cache.result) == (True, "hit")
+    assert far.collected == [(("dep",), True), ((), True)]
+
+
+async def test_a_cache_that_cannot_be_brought_back_fails_nothing(owner: ScriptedOwner, far: FarShell) -> None:
+    end = await owner.run(shell("true", cache=CachePolicy(key="k", paths=("dep",))))
+
+    assert (end.is_success, far.collected) == (True, [(("dep",), True), ((), True)])
+    assert end.cache is not None
+    assert "could not be brought back: there is no" in str(end.cache.problem)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def task_row(job_id: JobId, task_no: int = 0, state: str = "READY", **changes: A
 
 
 def attempt_row(job_id: JobId, **changes: Any) -> AttemptRow:
-    row = AttemptRow(job_id, 0, 1, 1, "FAILED", "ant@1", 3, "ERR_EXIT_CODE", "exit 3", "{}", "[]", NOW, NOW, NOW)
+    row = AttemptRow(job_id, 0, 1, 1, "FAILED", "ant@1", 3, "ERR_EXIT_CODE", "exit 3", "{}", "[]", NOW, NOW, NOW, "{}")
     return row._replace(**changes)
 
 
@@ -110,7 +110,7 @@ async def test_every_column_comes_back_as_it_was_written(
     task = task_row(
         job.id, 7, "FAILED", retries_used=1, polls_used=2, ants_lost=3, is_excepted=True, epoch=2**40, not_before=NOW,
         exit_code=-9, error_code="ERR_SIGNAL", error_message="signal 9, killed", outputs='{"é": 1}', artifacts="[]",
-        started_at=NOW + timedelta(microseconds=1), finished_at=NOW + timedelta(microseconds=2),
+        started_at=NOW + timedelta(microseconds=1), finished_at=NOW + timedelta(microseconds=2), cache='{"key": "k"}',
     )  # fmt: skip
     history = HistoryRow(job.id, NOW, "EXECUTING", 1, "ERR_X", "note")
 

@@ -10,6 +10,7 @@ from formicary.model.definition import (
     ArtifactsPolicy,
     ArtifactWhen,
     BackoffPolicy,
+    CachePolicy,
     JobDefinition,
     RetryPolicy,
     TaskDefinition,
@@ -49,6 +50,7 @@ tasks:
       true
     after_script: [true]
     artifacts: {paths: [sales.csv, out/], exclude: ["*.tmp"], when: always, expires_after: 7d}
+    cache: {key: "deps-{{ day }}", key_paths: [lock], restore_keys: deps-, paths: [.deps], expires_after: 1d}
     except: "{{ day == 'monday' }}"
   - task_type: load
     method: HTTP_POST_JSON
@@ -116,6 +118,9 @@ def test_every_key_of_a_shell_task_reaches_its_field(full: JobDefinition) -> Non
     assert task.except_ == "{{ day == 'monday' }}"
     assert task.artifacts == ArtifactsPolicy(
         paths=("sales.csv", "out/"), exclude=("*.tmp",), when=ArtifactWhen.ALWAYS, expires_after_s=604800
+    )
+    assert task.cache == CachePolicy(
+        key="deps-{{ day }}", key_paths=("lock",), restore_keys=("deps-",), paths=(".deps",), expires_after_s=86400
     )
 
 
@@ -216,7 +221,6 @@ def test_an_error_names_file_place_path_and_the_nearest_word(only_problem: OnlyP
         ("method: MANUAL", "MANUAL is not supported yet"),
         ("method: FORK_JOB", "FORK_JOB is not supported yet"),
         ("method: DUMMY, fan_out: {source: x}", '"fan_out" is not supported yet'),
-        ("method: DUMMY, cache: {key: x}", '"cache" is not supported yet'),
         ("method: DUMMY, container: {image: x}", '"container" is no key of DUMMY; it belongs to DOCKER'),
         ("method: DUMMY, services: []", '"services" is no key of DUMMY; it belongs to DOCKER'),
         ("method: DUMMY, memoize: {key: x}", '"memoize" is not supported yet'),
@@ -231,6 +235,13 @@ def test_an_error_names_file_place_path_and_the_nearest_word(only_problem: OnlyP
         ("method: DUMMY, tags: [a, a]", "listed twice"),
         ("method: DUMMY, artifacts: {paths: [/etc/passwd]}", "leads out of"),
         ("method: DUMMY, artifacts: {paths: [a/../../b]}", "leads out of"),
+        ("method: SHELL, script: x, cache: {key: k, paths: [../up]}", "leads out of"),
+        ("method: SHELL, script: x, cache: {key_paths: [/etc], paths: [a]}", "leads out of"),
+        ("method: SHELL, script: x, cache: {paths: [a]}", "the cache has no key"),
+        ("method: SHELL, script: x, cache: {key: k}", '"paths" is missing'),
+        ("method: SHELL, script: x, cache: {key: k, paths: a, restore_keys: ['']}", "is empty"),
+        ("method: DUMMY, cache: {key: k, paths: a}", "no working directory to cache; use it with SHELL"),
+        ("method: SHELL, script: x, cache: {key: '{{ tasks.other.state }}', paths: a}", 'no task "other" exists'),
         ("method: DUMMY, artifacts: {when: onSucces}", 'did you mean "onSuccess"?'),
         ("method: DUMMY, artifacts: {pathes: [a]}", 'did you mean "paths"?'),
         ("method: DUMMY, retry_backoff_policy: {min: 5s, max: 1s}", "min is longer than max"),

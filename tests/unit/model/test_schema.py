@@ -23,6 +23,7 @@ GOOD = [
     "method: HTTP_GET, url: '{{ x }}', timeout: PT5M",
     "method: PYTHON, function: 'a.b:c', args: [1], kwargs: {a: 1}",
     "method: DUMMY, artifacts: {paths: a, when: always, expires_after: 7d}, except: true",
+    "method: SHELL, script: x, cache: {key: 1, key_paths: a, restore_keys: k, paths: [b, c], expires_after: 7d}",
 ]
 BAD = [
     "method: SHELL",
@@ -35,6 +36,9 @@ BAD = [
     "method: DUMMY, retry: true",
     "method: DUMMY, unknown: 1",
     "method: DUMMY, artifacts: {when: never}",
+    "method: DUMMY, cache: {key: k, paths: a}",
+    "method: SHELL, script: x, cache: {key: k}",
+    "method: SHELL, script: x, cache: {key: k, paths: []}",
     "method: DUMMY, on_exit_code: {OOPS: u}",
     "method: DUMMY, tags: ['a b']",
     "script: [x]",

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec
-from formicary.model.definition import ArtifactsPolicy, JobDefinition, TaskDefinition
+from formicary.model.definition import ArtifactsPolicy, CachePolicy, JobDefinition, TaskDefinition
 from formicary.model.jobs import ArtifactRef
 from formicary.model.states import TaskState
 from formicary.template.context import JobScope, TaskContext
@@ -54,7 +54,7 @@ def test_a_task_without_templates_is_constant_and_asks_for_nothing() -> None:
     scope = JobScope(params=Untouchable())
     assert task.is_constant
     assert task.render(TaskContext(scope, Untouchable(), Untouchable())).spec is spec
-    assert task.spec is spec
+    assert task.constant.spec is spec
 
 
 def test_only_what_a_template_reads_is_made() -> None:
@@ -64,6 +64,14 @@ def test_only_what_a_template_reads_is_made() -> None:
     task = compiled(spec=ShellSpec(script=("{{ tasks.a.exit_code }}",)))
     given = TaskContext(JobScope(params=Untouchable()), never, {"a": Facts(exit_code=3)})
     assert task.render(given).spec == ShellSpec(script=("3",))
+
+
+def test_every_key_of_a_cache_is_rendered() -> None:
+    names = ("{{ a }}", "constant")
+    policy = CachePolicy(key="{{ a }}", key_paths=names, restore_keys=names, paths=names, expires_after_s=5)
+    task = rendered(context(a="v"), spec=ShellSpec(script=("true",)), cache=policy)
+    values = ("v", "constant")
+    assert task.cache == CachePolicy(key="v", key_paths=values, restore_keys=values, paths=values, expires_after_s=5)
 
 
 def test_every_key_of_a_shell_task_is_rendered() -> None:
