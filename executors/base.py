@@ -7,7 +7,7 @@ that are elsewhere) -> ``cleanup``.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -49,6 +49,14 @@ class Outcome:
     is_success: bool
     outputs: Mapping[str, Any] = field(default_factory=dict)
     message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a remote worker behind an executor takes: tasks of these methods of its own, which ask for no other tags."""
+
+    methods: tuple[str, ...]
+    tags: tuple[str, ...] = ()
 
 
 class Sink(Protocol):
@@ -153,6 +161,12 @@ class Executor(ABC):
 
         Raises:
             ExecutorError: says what is missing and how to get it; the ant then does not offer the methods.
+        """
+
+    def watch_offers(self, changed: Callable[[tuple[Offer, ...]], None]) -> None:  # noqa: B027 - most have no workers
+        """Has ``changed`` called whenever the remote workers behind this executor change, with all that they offer.
+
+        Called before ``check``.
         """
 
     @abstractmethod

@@ -33,6 +33,11 @@ class ExecutorOptions:
         shell_limits: What a script may use at most, and does where its task asks for nothing.
         shell_umask: Mode bits that files of scripts lack; -1 leaves the ant's own.
         shell_folder: Where attempts have their folders, which ``shell_user`` must be able to reach.
+        workers_listen: Host and port where remote workers connect; None: nowhere, and there is no WEBSOCKET.
+        workers_token: What remote workers must know; None: nothing.
+        workers_origins: Origins of the web pages that may be remote workers.
+        workers_heartbeat_s: Pause between pings; a worker that gives no sign of life for two of them is lost.
+        workers_patience_s: How long a task waits in the ant when the last worker for it has just gone.
     """
 
     python_paths: tuple[Path, ...] = ()
@@ -51,3 +56,8 @@ class ExecutorOptions:
     shell_limits: Limits = field(default_factory=Limits)
     shell_umask: int = -1
     shell_folder: Path | None = None
+    workers_listen: tuple[str, int] | None = None
+    workers_token: str | None = None
+    workers_origins: tuple[str, ...] = ()
+    workers_heartbeat_s: float = 15.0
+    workers_patience_s: float = 30.0

@@ -34,24 +34,36 @@ def _make_python(options: ExecutorOptions) -> Executor:
     return PythonExecutor(options)
 
 
+def _make_websocket(options: ExecutorOptions) -> Executor:
+    from executors.websocket import WebsocketExecutor
+
+    return WebsocketExecutor(options)
+
+
 _Factory = Callable[[ExecutorOptions], Executor]
 _FACTORIES: dict[str, _Factory] = {
     "SHELL": _make_shell,
     **dict.fromkeys(HTTP_METHODS, _make_http),
     "PYTHON": _make_python,
+    "WEBSOCKET": _make_websocket,
     "DUMMY": _make_dummy,
 }
 
 #: Every method that an executor of this package serves.
 KNOWN_METHODS = tuple(_FACTORIES)
-#: What an ant offers when it is not told: all that does real work.
-DEFAULT_METHODS = tuple(method for method in KNOWN_METHODS if method != "DUMMY")
+#: What an ant offers when it is not told: all that does real work and needs no setting.
+DEFAULT_METHODS = tuple(method for method in KNOWN_METHODS if method not in {"DUMMY", "WEBSOCKET"})
+
+
+def default_methods(options: ExecutorOptions) -> tuple[str, ...]:
+    """Returns what an ant offers when it is not told which methods: ``DEFAULT_METHODS``, and what is set up."""
+    return DEFAULT_METHODS if options.workers_listen is None else (*DEFAULT_METHODS, "WEBSOCKET")
 
 
 def make_executors(methods: Sequence[str] | None, options: ExecutorOptions | None = None) -> dict[str, Executor]:
     """Returns an executor for each method; methods of one family share theirs.
 
-    Only the modules that are needed are imported. ``None`` means ``DEFAULT_METHODS``.
+    Only the modules that are needed are imported. ``None`` means ``default_methods``.
 
     Raises:
         UnknownMethodError: names the methods that exist.
@@ -59,7 +71,7 @@ def make_executors(methods: Sequence[str] | None, options: ExecutorOptions | Non
     options = options or ExecutorOptions()
     made: dict[_Factory, Executor] = {}
     executors: dict[str, Executor] = {}
-    for method in DEFAULT_METHODS if methods is None else methods:
+    for method in default_methods(options) if methods is None else methods:
         factory = _FACTORIES.get(method)
         if factory is None:
             raise UnknownMethodError(method, KNOWN_METHODS)

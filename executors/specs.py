@@ -181,6 +181,14 @@ class KubernetesSpec(msgspec.Struct, frozen=True, kw_only=True, tag="KUBERNETES"
     environment: dict[str, str] = {}
 
 
+class WebsocketSpec(msgspec.Struct, frozen=True, kw_only=True, tag="WEBSOCKET", omit_defaults=True):
+    """Work for a remote worker that offers ``worker_method`` and has all ``worker_tags``; ``payload`` is any JSON."""
+
+    worker_method: str
+    worker_tags: tuple[str, ...] = ()
+    payload: Json = None
+
+
 class DummySpec(msgspec.Struct, frozen=True, kw_only=True, tag="DUMMY", omit_defaults=True):
     """What the strict dummy does, in place of real work; for tests and simulations."""
 
@@ -192,7 +200,7 @@ class DummySpec(msgspec.Struct, frozen=True, kw_only=True, tag="DUMMY", omit_def
     ignore_stop: bool = False
 
 
-Spec = ShellSpec | HttpSpec | PythonSpec | DockerSpec | KubernetesSpec | DummySpec
+Spec = ShellSpec | HttpSpec | PythonSpec | DockerSpec | KubernetesSpec | WebsocketSpec | DummySpec
 
 HTTP_METHODS = (
     "HTTP_GET",

@@ -8,7 +8,7 @@ import msgspec
 from executors.options import ExecutorOptions
 from formicary.errors import InvalidInputError
 from formicary.model.parse_limits import parse_limits
-from formicary.settings import Settings
+from formicary.settings import Settings, split_listen
 
 
 class AntOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +37,9 @@ def executor_options(settings: Settings, options: AntOptions, folder: Path) -> E
         shell_limits=limits,
         shell_umask=-1 if settings.shell_umask is None else int(settings.shell_umask, 8),
         shell_folder=folder,
+        workers_listen=None if settings.workers_listen is None else split_listen(settings.workers_listen),
+        workers_token=settings.workers_token,
+        workers_origins=settings.workers_origins,
     )
 
 

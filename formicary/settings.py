@@ -36,6 +36,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     shell_user: str | None = None
     shell_limits: str | None = None
     shell_umask: str | None = None
+    workers_listen: str | None = None
+    workers_token: str | None = None
+    workers_origins: tuple[str, ...] = ()
     log_level: str = "info"
     log_format: str | None = None
 
@@ -70,9 +73,22 @@ def load(environ: Mapping[str, str] | None = None, **flags: object) -> Settings:
     values, mistakes = _collect(os.environ if environ is None else environ, flags)
     if mistakes:
         raise InvalidInputError("; ".join(mistakes))
+    _check_workers(values)
     home = values.setdefault("home", _default_home(os.environ if environ is None else environ))
     values.setdefault("artifacts_url", (home / "artifacts").as_uri())
     return Settings(**values)
+
+
+def _check_workers(values: Mapping[str, Any]) -> None:
+    listen = values.get("workers_listen")
+    if listen is None or values.get("workers_token") is not None:
+        return
+    host, _ = split_listen(listen)
+    if host != "localhost" and not host.startswith("127.") and host != "::1":
+        raise InvalidInputError(
+            f"FORMICARY_WORKERS_LISTEN: {listen} can be reached from elsewhere; set FORMICARY_WORKERS_TOKEN too, or"
+            " listen on 127.0.0.1"
+        )
 
 
 def _collect(environ: Mapping[str, str], flags: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
@@ -118,6 +134,15 @@ def _folder(text: str) -> Path:
 def _listen(text: str) -> str:
     split_listen(text)
     return text
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(filter(None, (word.strip() for word in text.split(","))))
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "null" and (parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}"):
+            raise ValueError(f"{origin!r} is no origin, such as https://pages.example.org or http://localhost:8000")
+    return origins
 
 
 def _url(*schemes: str, example: str) -> Callable[[str], str]:
@@ -185,8 +210,10 @@ def _hide_pair(pair: str) -> str:
 def _shown(variable: Variable, value: object) -> str | float | None:
     if value is None or isinstance(value, float):
         return value
-    if variable.field == "token":
+    if variable.field in {"token", "workers_token"}:
         return HIDDEN
+    if isinstance(value, tuple):
+        return ",".join(value)
     return hide_secrets(str(value)) if "://" in str(value) else str(value)
 
 
@@ -225,6 +252,11 @@ VARIABLES = (
         "what a script may use at most, such as cpu_time=1h,memory=2Gi,open_files=4096,processes=512",
     ),
     Variable("FORMICARY_SHELL_UMASK", "shell_umask", _umask, "mode bits that files of scripts lack, such as 077"),
+    Variable("FORMICARY_WORKERS_LISTEN", "workers_listen", _listen, "address where remote workers connect to an ant"),
+    Variable("FORMICARY_WORKERS_TOKEN", "workers_token", str, "token that remote workers must know"),
+    Variable(
+        "FORMICARY_WORKERS_ORIGINS", "workers_origins", _origins, "origins of web pages that may be remote workers"
+    ),
     Variable("FORMICARY_LOG_LEVEL", "log_level", _one_of(_LOG_LEVELS), "least level that is logged"),
     Variable("FORMICARY_LOG_FORMAT", "log_format", _one_of(_LOG_FORMATS), "console or json; unset: by the terminal"),
 )

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from executors.base import Executor
+from executors.base import Executor, Offer
 from executors.errors import ExecutorError
 from formicary.ant.acceptance import Acceptance
 from formicary.ant.assignments import Assignment, Assignments, Phase
@@ -186,6 +186,7 @@ class Ant(Service):
         wanted = self._config.methods
         for executor in dict.fromkeys(self._executors.values()):
             methods = [method for method, other in self._executors.items() if other is executor]
+            executor.watch_offers(self._on_offers)
             try:
                 await executor.check()
             except ExecutorError as exc:
@@ -277,6 +278,11 @@ class Ant(Service):
             self._wardship.prolong(incarnation, self._leases.note_answer(seen.epochs, sequence, now))
         if seen.wants_registrations and not self._is_between_lives:
             self._spawn(self._announce())
+
+    def _on_offers(self, offers: tuple[Offer, ...]) -> None:
+        self.registration.offer_workers(offers)
+        if self.registration.is_announced and not self._is_between_lives and not self._acceptance.is_draining:
+            self._spawn(self.registration.announce())
 
     def _on_lapse(self, incarnation: Incarnation) -> None:
         log.warning("ant_lease_lapsed", ant_id=self._config.id, incarnation=incarnation)

@@ -81,6 +81,7 @@ class Heartbeats(Service):
             held=self._assignments.held(),
             epochs=dict(self._leases.epochs),
             sent_at=self._clock.now(),
+            version=self._registration.version,
         )
         await self._bus.publish([Outgoing(topics.ANTS, self._config.id, event)])
 

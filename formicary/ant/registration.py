@@ -2,15 +2,16 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
+from executors.base import Offer
 from formicary.ant.config import AntConfig
 from formicary.bus import Bus, Outgoing
 from formicary.clock import Clock
 from formicary.events import topics
-from formicary.events.ants import AntLeft, AntRegistered, Held
+from formicary.events.ants import AntLeft, AntRegistered, Held, WorkerOffer
 from formicary.ids import AntId, Incarnation, new_incarnation
 
 
@@ -30,6 +31,10 @@ class Registration:
         self._config = config
         self._methods: tuple[str, ...] = ()
         self._in_process: tuple[str, ...] = ()
+        self._workers: tuple[WorkerOffer, ...] = ()
+        #: Counts the changes of ``workers``, so that queens take the newest and notice that they missed one.
+        self.version = 0
+        self.is_announced = False
         self._identity = identity or Identity()
         #: Lives of former ants of this id, which are over: queens that missed their end learn of it.
         self.former: tuple[Incarnation, ...] = ()
@@ -49,6 +54,11 @@ class Registration:
         """Sets what the ant can run."""
         self._methods, self._in_process = methods, in_process_methods
 
+    def offer_workers(self, offers: Iterable[Offer]) -> None:
+        """Sets what the remote workers take that are connected now."""
+        self._workers = tuple(WorkerOffer(offer.methods, offer.tags) for offer in offers)
+        self.version += 1
+
     def renew(self) -> Incarnation:
         """Begins a new incarnation and returns it."""
         self.incarnation = self._identity.new_incarnation(self._config.id)
@@ -57,6 +67,7 @@ class Registration:
     async def announce(self) -> None:
         """Registers; may be said again at any time. The inbox position must be fixed by now."""
         config = self._config
+        self.is_announced = True
         event = AntRegistered(
             ant_id=config.id,
             incarnation=self.incarnation,
@@ -71,6 +82,8 @@ class Registration:
             process=self._identity.process,
             sent_at=self._clock.now(),
             former=self.former,
+            workers=self._workers,
+            version=self.version,
         )
         await self._bus.publish([Outgoing(topics.ANTS, config.id, event)])
 

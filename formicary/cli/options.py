@@ -39,6 +39,20 @@ ArtifactsOption = Annotated[
 ListenOption = Annotated[
     str | None, typer.Option("--listen", help="Address of the API (FORMICARY_LISTEN).", show_default=False)
 ]
+WorkersListenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--workers-listen", help="Address where remote workers connect (FORMICARY_WORKERS_LISTEN).", show_default=False
+    ),
+]
+WorkersOriginsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--workers-origins",
+        help="Origins of web pages that may be workers: a,b (FORMICARY_WORKERS_ORIGINS).",
+        show_default=False,
+    ),
+]
 LeaseOption = Annotated[
     float | None, typer.Option("--lease-s", help="Life of a queen's leases (FORMICARY_LEASE_S).", show_default=False)
 ]

@@ -17,9 +17,17 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
 
 
-class AntRegistered(Event, frozen=True, kw_only=True, array_like=True, tag="AntRegistered"):
-    """Ant -> queens: a new incarnation serves; its inbox position was fixed before.
+class WorkerOffer(msgspec.Struct, frozen=True, array_like=True):
+    """What remote workers that are connected to an ant take: tasks of these methods that ask for no other tags."""
 
+    methods: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+
+
+class AntRegistered(Event, frozen=True, kw_only=True, array_like=True, tag="AntRegistered"):
+    """Ant -> queens: a new incarnation serves; its inbox position was fixed before. Sent again when ``workers`` change.
+
+    ``version`` counts these changes: of two registrations of one incarnation the higher holds.
     ``former`` are incarnations of ants that died under this id before: nothing of them lives, as its warden made sure.
     """
 
@@ -36,10 +44,15 @@ class AntRegistered(Event, frozen=True, kw_only=True, array_like=True, tag="AntR
     process: str
     sent_at: datetime
     former: tuple[Incarnation, ...] = ()
+    workers: tuple[WorkerOffer, ...] = ()
+    version: int = 0
 
 
 class AntHeartbeat(Event, frozen=True, kw_only=True, array_like=True, tag="AntHeartbeat"):
-    """Ant -> queens, a third of its lease apart at most. ``epochs``: the newest epoch seen, per shard."""
+    """Ant -> queens, a third of its lease apart at most. ``epochs``: the newest epoch seen, per shard.
+
+    ``version`` is that of its newest registration, by which a queen notices that it missed one.
+    """
 
     ant_id: AntId
     incarnation: Incarnation
@@ -49,6 +62,7 @@ class AntHeartbeat(Event, frozen=True, kw_only=True, array_like=True, tag="AntHe
     held: tuple[Held, ...]
     epochs: dict[int, int]
     sent_at: datetime
+    version: int = 0
 
 
 class AntLeft(Event, frozen=True, kw_only=True, array_like=True, tag="AntLeft"):

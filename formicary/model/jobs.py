@@ -108,6 +108,13 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class WorkersView(msgspec.Struct, frozen=True):
+    """What remote workers that are connected to an ant take: tasks of these methods that ask for no other tags."""
+
+    methods: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
 class AntView(msgspec.Struct, frozen=True, kw_only=True):
     """A live ant as the queens see it."""
 
@@ -118,3 +125,4 @@ class AntView(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     running: int
     last_heartbeat_at: datetime
+    workers: tuple[WorkersView, ...] = ()

@@ -180,6 +180,17 @@ _PYTHON_KEYS = {
     "kwargs": Key(JsonMap(), "Its keyword arguments."),
     "in_process_pool": Key(Flag(), "Calls it in a process of a pool, not in a thread.", default=False),
 }
+_WORKER = Record(
+    name="worker",
+    keys={
+        "method": Key(Name(), "What the worker is to do: a word that workers offer.", is_required=True),
+        "tags": Key(NAMES, "Only workers with all of these tags get the task."),
+    },
+)
+_WEBSOCKET_KEYS = {
+    "worker": Key(_WORKER, "Which connected worker gets the task.", is_required=True),
+    "payload": Key(AnyJson(), "What it is given, any JSON; without it, the task's own variables."),
+}
 _DUMMY_KEYS = {
     "exit_code": Key(Number(0, 10**9 - 1), "How the pretended work ends.", default=0),
     "duration_s": Key(Number(0, 10**6, is_whole=False), "How many seconds it takes.", default=0),
@@ -203,6 +214,7 @@ ALL_METHOD_KEYS: dict[str, dict[str, Key]] = {
     "PYTHON": _PYTHON_KEYS,
     "DOCKER": DOCKER_KEYS,
     "KUBERNETES": KUBERNETES_KEYS,
+    "WEBSOCKET": _WEBSOCKET_KEYS,
     "DUMMY": _DUMMY_KEYS,
 }
 METHOD_DESCRIPTIONS = {
@@ -211,13 +223,13 @@ METHOD_DESCRIPTIONS = {
     "PYTHON": "A call of an importable function.",
     "DOCKER": "A container of an engine.",
     "KUBERNETES": "A pod of a cluster.",
+    "WEBSOCKET": "Work for a remote worker that connected to an ant.",
     "DUMMY": "Pretended work, for tests.",
 }
 RESERVED_METHODS = frozenset(
     [
         "DOCKER",
         "KUBERNETES",
-        "WEBSOCKET",
         "MESSAGING",
         "FORK_JOB",
         "AWAIT_FORKED_JOB",

@@ -5,7 +5,17 @@ from typing import Any
 
 import msgspec
 
-from executors.specs import HTTP_METHODS, DockerSpec, DummySpec, HttpSpec, KubernetesSpec, PythonSpec, ShellSpec, Spec
+from executors.specs import (
+    HTTP_METHODS,
+    DockerSpec,
+    DummySpec,
+    HttpSpec,
+    KubernetesSpec,
+    PythonSpec,
+    ShellSpec,
+    Spec,
+    WebsocketSpec,
+)
 from formicary.model.definition import (
     ArtifactsPolicy,
     ArtifactWhen,
@@ -196,6 +206,10 @@ def _spec(method: str, values: Values) -> Spec:
         return HttpSpec(method=method, **_with_body(method, own, values))
     if method in _CONTAINER_SPECS:
         return msgspec.convert(own, _CONTAINER_SPECS[method])
+    if method == "WEBSOCKET":
+        worker = own["worker"]
+        payload = _variables_for("payload", own, values).get("payload")
+        return WebsocketSpec(worker_method=worker["method"], worker_tags=worker.get("tags", ()), payload=payload)
     return PythonSpec(**own) if method == "PYTHON" else DummySpec(**own)
 
 
@@ -205,10 +219,14 @@ def _with_limits(own: Values) -> Values:
 
 def _with_body(method: str, own: Values, values: Values) -> Values:
     """Gives a JSON request without a body the task's variables for one."""
+    return _variables_for("body", own, values) if method.endswith("_JSON") else own
+
+
+def _variables_for(word: str, own: Values, values: Values) -> Values:
     variables = values.get("variables")
-    if not variables or "body" in own or not method.endswith("_JSON"):
+    if not variables or word in own:
         return own
-    return {**own, "body": {name: _reference(name, value) for name, value in variables.items()}}
+    return {**own, word: {name: _reference(name, value) for name, value in variables.items()}}
 
 
 def _reference(name: str, value: Json) -> Json:

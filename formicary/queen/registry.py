@@ -7,13 +7,20 @@ it is never answered again, only told so.
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
+from typing import NamedTuple
 
 from formicary.events.ants import AntHeartbeat, AntRegistered, Held
 from formicary.ids import AntId, Incarnation, JobId
-from formicary.model.jobs import AntView
+from formicary.model.jobs import AntView, WorkersView
 
-Requirement = tuple[str, tuple[str, ...]]
-"""What a task needs of an ant: its method and its tags, sorted."""
+
+class Requirement(NamedTuple):
+    """What a task needs of an ant: its method, its tags, sorted, and the remote worker that must be connected."""
+
+    method: str
+    tags: tuple[str, ...] = ()
+    worker: tuple[str, tuple[str, ...]] | None = None
+
 
 #: How long after a decline for lack of room an ant gets no further dispatch.
 BUSY_BACKOFF_S = 0.2
@@ -85,9 +92,14 @@ class LiveAnt:
         return known.slots + (known.prefetch if method in known.in_process_methods else 0)
 
     def offers(self, requirement: Requirement) -> bool:
-        """Says whether the ant has the method and every tag."""
-        method, tags = requirement
-        return method in self.registration.methods and set(tags).issubset(self.registration.tags)
+        """Says whether the ant has the method, every tag and a worker that is asked for."""
+        known = self.registration
+        if requirement.method not in known.methods or not set(requirement.tags).issubset(known.tags):
+            return False
+        if requirement.worker is None:
+            return True
+        method, tags = requirement.worker
+        return any(method in offer.methods and set(tags).issubset(offer.tags) for offer in known.workers)
 
 
 class AntRegistry:
@@ -116,6 +128,15 @@ class AntRegistry:
         self._ants[event.incarnation] = ant
         self._matching.clear()
         return ant
+
+    def update(self, event: AntRegistered) -> bool:
+        """Takes what a known incarnation says of its workers; returns whether that is news."""
+        ant = self._ants.get(event.incarnation)
+        if ant is None or event.version <= ant.registration.version:
+            return False
+        ant.registration = event
+        self._matching.clear()
+        return True
 
     def holder_of(self, event: AntRegistered) -> LiveAnt | None:
         """Returns a live incarnation of the same ant id in another process, if there is one."""
@@ -191,11 +212,9 @@ class AntRegistry:
 
     def explain(self, requirement: Requirement) -> str:
         """Says why a task with this requirement waits."""
-        method, tags = requirement
-        with_tags = f" with tags [{', '.join(tags)}]" if tags else ""
         ants = [ant for ant in self._offering(requirement) if not ant.is_draining]
         if not ants:
-            return f"no live ant offers {method}{with_tags}"
+            return self._explain_lack(requirement)
         slots = sum(ant.registration.slots for ant in ants)
         used = sum(min(ant.in_flight, ant.registration.slots) for ant in ants)
         which = "the only matching ant is" if len(ants) == 1 else f"all {len(ants)} matching ants are"
@@ -204,6 +223,16 @@ class AntRegistry:
     def views(self) -> list[AntView]:
         """Returns the live ants for people, sorted by id."""
         return sorted((_view(ant) for ant in self._ants.values()), key=lambda view: view.id)
+
+    def _explain_lack(self, requirement: Requirement) -> str:
+        method, tags, worker = requirement
+        if worker is None:
+            return f"no live ant offers {method}{_with_tags(tags)}"
+        ants = [ant for ant in self._offering(Requirement(method, tags)) if not ant.is_draining]
+        if not ants:
+            return f"no live ant takes workers ({method}{_with_tags(tags)})"
+        where = f"ant {ants[0].registration.ant_id}" if len(ants) == 1 else f"any of {len(ants)} ants"
+        return f"no worker for {worker[0]}{_with_tags(worker[1])} is connected to {where}"
 
     def _is_told_again(self, incarnation: Incarnation) -> bool:
         """Has the next answer name an incarnation that is lost and spoke; says whether it is."""
@@ -227,6 +256,10 @@ def held_key(held: Held) -> tuple[JobId, int, int]:
     return (held.job_id, held.task_no, held.attempt)
 
 
+def _with_tags(tags: tuple[str, ...]) -> str:
+    return f" with tags [{', '.join(tags)}]" if tags else ""
+
+
 def _view(ant: LiveAnt) -> AntView:
     known = ant.registration
     return AntView(
@@ -237,4 +270,5 @@ def _view(ant: LiveAnt) -> AntView:
         slots=known.slots,
         running=ant.in_flight,
         last_heartbeat_at=ant.last_heartbeat_at,
+        workers=tuple(WorkersView(offer.methods, offer.tags) for offer in known.workers),
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from executors.specs import DockerSpec, DummySpec, HttpSpec, KubernetesSpec, PythonSpec, ShellSpec, Spec
+from executors.specs import DockerSpec, DummySpec, HttpSpec, KubernetesSpec, PythonSpec, ShellSpec, Spec, WebsocketSpec
 from formicary.model.definition import ArtifactsPolicy, CachePolicy, JobDefinition, TaskDefinition
 from formicary.template.budget import Budget
 from formicary.template.context import TaskContext
@@ -23,6 +23,7 @@ _SPEC_KEYS: dict[type[msgspec.Struct], dict[str, bool]] = {
     PythonSpec: {"function": False, "args": True, "kwargs": True},
     DockerSpec: _CONTAINER_KEYS,
     KubernetesSpec: _CONTAINER_KEYS,
+    WebsocketSpec: {"payload": True},
     DummySpec: {"lines": False, "outputs": True},
 }
 _ARTIFACT_KEYS = {"paths": False, "exclude": False}

@@ -12,7 +12,7 @@ import msgspec
 from formicary.clock import time_text
 from formicary.errors import Problem
 from formicary.model.definition import DefinitionRecord
-from formicary.model.jobs import AntView, ArtifactRef, CacheRecord, JobView, LogLine, TaskView
+from formicary.model.jobs import AntView, ArtifactRef, CacheRecord, JobView, LogLine, TaskView, WorkersView
 
 Json = Any  # a JSON value
 
@@ -92,6 +92,7 @@ class AntJson(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     running: int
     last_heartbeat_at: str
+    workers: tuple[WorkersView, ...]
 
 
 class LogLineJson(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +180,7 @@ def ant_json(ant: AntView) -> AntJson:
         slots=ant.slots,
         running=ant.running,
         last_heartbeat_at=time_text(ant.last_heartbeat_at),
+        workers=ant.workers,
     )
 
 

@@ -142,7 +142,7 @@ class AntDesk:
             self._refused[event.incarnation] = holder.registration.process
             return True
         if self._registry.register(event, self._clock.boottime()) is None:
-            return self._registry.is_lost(event.incarnation)
+            return self._registry.update(event) or self._registry.is_lost(event.incarnation)
         log.info("ant_registered", ant_id=event.ant_id, methods=event.methods, slots=event.slots)
         return True
 
@@ -150,6 +150,9 @@ class AntDesk:
         ant = self._registry.heard(event, self._clock.boottime())
         if ant is None:
             self._strangers = self._strangers or not self._registry.is_lost(event.incarnation)
+            return True
+        if ant.registration.version < event.version:  # it registered again, and this queen did not hear it
+            self._strangers = True
             return True
         return event.sequence <= FIRST_HEARTBEATS
 

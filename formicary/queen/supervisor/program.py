@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 
+from executors.specs import WebsocketSpec
 from formicary.errors import DataError
 from formicary.events.orders import Fetch, Order
 from formicary.model.definition import DefinitionRecord, JobDefinition, TaskDefinition
@@ -36,7 +37,7 @@ class TaskProgram:
     def __init__(self, job: JobDefinition, task: TaskDefinition, numbers: Mapping[str, int]) -> None:
         self.definition = task
         self.compiled: CompiledTask = compile_task(task, job)
-        self.requirement: Requirement = (task.method, tuple(sorted(task.tags)))
+        self.requirement = _requirement(task)
         self.fetch_numbers = tuple(numbers[name] for name in task.dependencies)
         self.has_except = task.except_ is not None
         is_constant = self.compiled.is_constant and not self.fetch_numbers
@@ -56,6 +57,13 @@ class Program:
     def failing(cls, job_type: str, refusal: str) -> "Program":
         """Returns the program of a job that cannot be run."""
         return cls(JobDefinition(job_type=job_type, tasks=()), refusal)
+
+
+def _requirement(task: TaskDefinition) -> Requirement:
+    worker = None
+    if isinstance(task.spec, WebsocketSpec):
+        worker = (task.spec.worker_method, tuple(sorted(task.spec.worker_tags)))
+    return Requirement(task.method, tuple(sorted(task.tags)), worker)
 
 
 def encode_order(

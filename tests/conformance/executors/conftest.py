@@ -5,6 +5,7 @@ import gzip
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -16,9 +17,11 @@ from executors.options import ExecutorOptions
 from executors.registry import make_executors
 from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec, Spec
 from executors.testing import CollectingSink, RecordingGuard, Specimen, make_attempt
+from executors.websocket import WebsocketExecutor
+from tests.conformance.executors.remote_workers import Crew, OpenExecutor, remote_specimen
 
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
-KINDS = ("DUMMY", "SHELL", "HTTP_GET", "PYTHON async", "PYTHON sync", "PYTHON pool")
+KINDS = ("DUMMY", "SHELL", "HTTP_GET", "PYTHON async", "PYTHON sync", "PYTHON pool", "WEBSOCKET")
 #: Lines of 64 KiB each.
 BIG_LINES = 64
 
@@ -30,7 +33,11 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 @pytest.fixture
 def options() -> ExecutorOptions:
     return ExecutorOptions(
-        python_paths=(SAMPLE_FOLDER,), python_processes=2, shell_leftover_grace_s=0.2, python_threads=100
+        python_paths=(SAMPLE_FOLDER,),
+        python_processes=2,
+        shell_leftover_grace_s=0.2,
+        python_threads=100,
+        workers_listen=("127.0.0.1", 0),
     )
 
 
@@ -128,11 +135,39 @@ async def _answer_half(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@pytest.fixture
+async def crew() -> AsyncIterator[Crew]:
+    crew = Crew()
+    yield crew
+    await crew.close()
+
+
+@pytest.fixture
+async def open_executor() -> AsyncIterator[OpenExecutor]:
+    made: list[WebsocketExecutor] = []
+
+    async def build(**options: Any) -> WebsocketExecutor:
+        executor = WebsocketExecutor(ExecutorOptions(**{"workers_listen": ("127.0.0.1", 0), **options}))
+        made.append(executor)
+        await executor.check()
+        return executor
+
+    yield build
+    for executor in made:
+        await executor.close()
+
+
+@pytest.fixture
+async def executor(open_executor: OpenExecutor) -> WebsocketExecutor:
+    return await open_executor()
+
+
 @pytest.fixture(params=KINDS)
 async def specimen(
     request: pytest.FixtureRequest,
     make_executor: Callable[[str], Awaitable[Executor]],
     web_server: TestServer,
+    crew: Crew,
 ) -> Specimen:
     kind: str = request.param
     method, _, variant = kind.partition(" ")
@@ -144,6 +179,9 @@ async def specimen(
             return _shell(executor)
         case "HTTP_GET":
             return _http(executor, web_server)
+        case "WEBSOCKET":
+            assert isinstance(executor, WebsocketExecutor)
+            return await remote_specimen(executor, crew)
         case _:
             return _python(executor, variant)
 

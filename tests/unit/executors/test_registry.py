@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from executors.errors import UnknownMethodError
-from executors.registry import DEFAULT_METHODS, KNOWN_METHODS, make_executors
+from executors.registry import DEFAULT_METHODS, KNOWN_METHODS, ExecutorOptions, make_executors
 from executors.specs import HTTP_METHODS
 
 
@@ -15,6 +15,12 @@ def test_an_ant_that_is_not_told_offers_all_that_does_real_work() -> None:
 
     assert tuple(executors) == DEFAULT_METHODS
     assert "DUMMY" not in executors
+
+
+def test_remote_workers_are_offered_where_they_can_connect() -> None:
+    executors = make_executors(None, ExecutorOptions(workers_listen=("127.0.0.1", 0)))
+
+    assert tuple(executors) == (*DEFAULT_METHODS, "WEBSOCKET")
 
 
 def test_each_executor_names_the_methods_it_serves() -> None:

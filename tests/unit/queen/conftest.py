@@ -8,7 +8,7 @@ import pytest
 from formicary.events.ants import AntHeartbeat, AntRegistered, Held
 from formicary.ids import AntId, Incarnation, JobId
 from formicary.model.definition import TaskDefinition
-from formicary.queen.registry import AntRegistry, LiveAnt
+from formicary.queen.registry import AntRegistry, LiveAnt, Requirement
 from formicary.queen.supervisor.dispatcher import Dispatcher
 from formicary.queen.supervisor.engine import Engine
 from formicary.queen.supervisor.live import LiveJob, LiveShard
@@ -20,7 +20,7 @@ from formicary.store.rows import JobRecord
 from formicary.testing.clock import EPOCH, FakeClock
 from formicary.testing.drill import job, task
 
-DUMMY = ("DUMMY", ())
+DUMMY = Requirement("DUMMY")
 
 
 def registered(name: str = "a", life: int = 1, **changes: Any) -> AntRegistered:

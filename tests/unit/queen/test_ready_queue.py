@@ -2,6 +2,7 @@
 
 import pytest
 
+from formicary.queen.registry import Requirement
 from formicary.queen.supervisor import ready
 from formicary.queen.supervisor.ready import ReadyQueue
 from formicary.states.inputs import CancelRequested
@@ -25,9 +26,9 @@ def test_a_higher_priority_comes_first_and_then_the_older(queen: Queen) -> None:
 def test_requirements_have_queues_of_their_own(queen: Queen) -> None:
     queen.begin(queen.job(task("a"), task("b", method="SHELL")))
 
-    assert set(queen.engine.ready.requirements()) == {DUMMY, ("SHELL", ())}
+    assert set(queen.engine.ready.requirements()) == {DUMMY, Requirement("SHELL")}
     assert popped(queen.engine.ready) == ["job-1/0"]
-    assert queen.engine.ready.requirements() == [("SHELL", ())]
+    assert queen.engine.ready.requirements() == [Requirement("SHELL")]
 
 
 def test_a_withdrawn_task_is_passed_over(queen: Queen) -> None:

@@ -2,9 +2,10 @@
 
 import pytest
 
-from formicary.events.ants import Held
+from formicary.events.ants import Held, WorkerOffer
 from formicary.ids import Incarnation, JobId
-from formicary.queen.registry import LOST_KEPT, LOST_TOLD, AntRegistry
+from formicary.model.jobs import WorkersView
+from formicary.queen.registry import LOST_KEPT, LOST_TOLD, AntRegistry, Requirement
 from tests.unit.queen.conftest import DUMMY, heartbeat, registered
 
 A = Incarnation("a@1")
@@ -99,7 +100,7 @@ def test_the_memory_of_lost_ants_is_bounded(ants: AntRegistry) -> None:
 def test_no_task_goes_to_an_ant_that_is(ants: AntRegistry, why: str) -> None:
     ant = ants.register(registered(methods=("SHELL",) if why == "other method" else ("DUMMY",)), 0.0)
     assert ant is not None
-    requirement = ("DUMMY", ("gpu",)) if why == "lacks a tag" else DUMMY
+    requirement = Requirement("DUMMY", ("gpu",)) if why == "lacks a tag" else DUMMY
     match why:
         case "full":
             ant.attempts = attempts(2)
@@ -126,19 +127,19 @@ def test_only_methods_without_processes_queue_in_an_ant(ants: AntRegistry) -> No
     ant.attempts = attempts(2)
 
     assert ants.with_room(DUMMY, 0.0) == [ant]
-    assert ants.with_room(("SHELL", ()), 0.0) == []
+    assert ants.with_room(Requirement("SHELL"), 0.0) == []
 
 
 def test_an_ant_that_comes_later_is_found_for_a_requirement_asked_before(ants: AntRegistry) -> None:
-    assert ants.with_room(("DUMMY", ("gpu",)), 0.0) == []
+    assert ants.with_room(Requirement("DUMMY", ("gpu",)), 0.0) == []
 
     ant = ants.register(registered(tags=("gpu", "large")), 0.0)
 
-    assert ants.with_room(("DUMMY", ("gpu",)), 0.0) == [ant]
+    assert ants.with_room(Requirement("DUMMY", ("gpu",)), 0.0) == [ant]
 
 
 def test_who_waits_is_told_why(ants: AntRegistry) -> None:
-    requirement = ("DUMMY", ("gpu",))
+    requirement = Requirement("DUMMY", ("gpu",))
     assert ants.explain(requirement) == "no live ant offers DUMMY with tags [gpu]"
 
     first = ants.register(registered("a", tags=("gpu",), slots=2), 0.0)
@@ -159,3 +160,26 @@ def test_dispatches_are_numbered_per_shard_and_anew_in_each_epoch(ants: AntRegis
 
     assert [ant.next_number(3, 7), ant.next_number(3, 7), ant.next_number(4, 7)] == [1, 2, 1]
     assert [ant.next_number(3, 8), ant.next_number(3, 8)] == [1, 2]
+
+
+def test_a_task_for_a_remote_worker_needs_an_ant_with_such_a_worker_and_says_what_is_missing(ants: AntRegistry) -> None:
+    needs = Requirement("WEBSOCKET", (), ("cut", ("gpu",)))
+    assert ants.explain(needs) == "no live ant takes workers (WEBSOCKET)"
+    ants.register(registered(methods=("WEBSOCKET",), workers=(WorkerOffer(("cut",), ("cpu",)),)), 0.0)
+    assert ants.with_room(needs, 0.0) == []
+    assert ants.explain(needs) == "no worker for cut with tags [gpu] is connected to ant a"
+
+    assert ants.update(registered(methods=("WEBSOCKET",), version=1, workers=(WorkerOffer(("cut",), ("gpu", "x")),)))
+
+    assert [ant.registration.ant_id for ant in ants.with_room(needs, 0.0)] == ["a"]
+    assert ants.views()[0].workers == (WorkersView(("cut",), ("gpu", "x")),)
+
+
+def test_of_two_registrations_of_one_incarnation_the_newer_holds(ants: AntRegistry) -> None:
+    needs = Requirement("DUMMY", (), ("cut", ()))
+    ants.register(registered(version=2), 0.0)
+
+    assert not ants.update(registered(version=1, workers=(WorkerOffer(("cut",)),)))
+    assert not ants.update(registered("stranger", version=9))
+
+    assert ants.with_room(needs, 0.0) == []

@@ -47,6 +47,11 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("FORMICARY_LOG_LEVEL", "loud"),
         ("FORMICARY_LOG_FORMAT", "xml"),
         ("FORMICARY_HOME", "a\0b"),
+        ("FORMICARY_WORKERS_LISTEN", "0.0.0.0:7788"),
+        ("FORMICARY_WORKERS_LISTEN", "192.0.2.1:7788"),
+        ("FORMICARY_WORKERS_ORIGINS", "example.org"),
+        ("FORMICARY_WORKERS_ORIGINS", "http://example.org/"),
+        ("FORMICARY_WORKERS_ORIGINS", "*"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_variable(name: str, value: str) -> None:
@@ -59,6 +64,17 @@ def test_all_mistakes_are_reported_at_once() -> None:
         settings.load({"FORMICARY_LISTEN": "x", "FORMICARY_LEASE_S": "x"})
 
 
+def test_workers_may_come_from_elsewhere_only_with_a_token_and_from_pages_that_are_listed() -> None:
+    environ = {"FORMICARY_WORKERS_LISTEN": "0.0.0.0:7788", "FORMICARY_WORKERS_TOKEN": "x"}
+
+    loaded = settings.load(environ, workers_origins="http://localhost:8000, https://a.example,null")
+
+    assert loaded.workers_listen == "0.0.0.0:7788"
+    assert loaded.workers_origins == ("http://localhost:8000", "https://a.example", "null")
+    assert loaded.public()["FORMICARY_WORKERS_ORIGINS"] == "http://localhost:8000,https://a.example,null"
+    assert settings.load({"FORMICARY_WORKERS_LISTEN": "[::1]:0"}).workers_listen == "[::1]:0"
+
+
 def test_no_secret_is_ever_printed() -> None:
     loaded = settings.load(
         {
@@ -66,6 +82,7 @@ def test_no_secret_is_ever_printed() -> None:
             "FORMICARY_BROKER_URL": "redis://:s3cret@host:6379/0",
             "FORMICARY_ARTIFACTS_URL": "s3://bucket?secret_key=s3cret&region=eu",
             "FORMICARY_TOKEN": "s3cret",
+            "FORMICARY_WORKERS_TOKEN": "s3cret",
         }
     )
 
