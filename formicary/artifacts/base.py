@@ -69,6 +69,17 @@ class ArtifactStore(ABC):
         """
 
     @abstractmethod
+    def get_range(self, key: str, start: int, size_bytes: int) -> AsyncGenerator[bytes, None]:
+        """Yields exactly the bytes from ``start`` on, in chunks of at most 1 MiB; nothing where none are wanted.
+
+        No digest is looked at: the bytes must be such that their reader can tell damage.
+
+        Raises:
+            ArtifactMissingError: nothing under this key.
+            ArtifactCorruptError: the content ends before them.
+        """
+
+    @abstractmethod
     async def fetch(self, key: str, target: Path, sha256: str) -> None:
         """Writes the content to ``target``, which appears only when it is whole and its digest is right."""
 

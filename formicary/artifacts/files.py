@@ -132,7 +132,27 @@ def _commit(draft: Draft, *, is_durable: bool) -> None:
 
 async def chunks_of(file: BinaryIO) -> AsyncGenerator[bytes, None]:
     """Yields the content of a file, up to where it ends now: a file that goes on growing would have no end."""
-    left_bytes = os.fstat(file.fileno()).st_size
+    async with contextlib.aclosing(_chunks_of(file, os.fstat(file.fileno()).st_size)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+async def range_of(file: BinaryIO, key: str, start: int, size_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Yields a part of a file; raises ``ArtifactCorruptError`` where the file ends before it does."""
+    if os.fstat(file.fileno()).st_size < start + size_bytes:
+        raise too_short(key, start + size_bytes)
+    file.seek(start)
+    async with contextlib.aclosing(_chunks_of(file, size_bytes)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+def too_short(key: str, end: int) -> ArtifactCorruptError:
+    """Returns the error of a content that ends before what is wanted of it."""
+    return ArtifactCorruptError(f"{key} ends before byte {end}")
+
+
+async def _chunks_of(file: BinaryIO, left_bytes: int) -> AsyncGenerator[bytes, None]:
     while chunk := await in_thread("read", functools.partial(file.read, min(CHUNK_BYTES, left_bytes))):
         left_bytes -= len(chunk)
         yield chunk

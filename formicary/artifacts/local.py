@@ -30,6 +30,7 @@ from formicary.artifacts.files import (
     in_thread,
     open_folder,
     open_source,
+    range_of,
     regular,
     write_draft,
 )
@@ -67,6 +68,13 @@ class LocalStore(ArtifactStore):
                 async for chunk in chunks:
                     yield chunk
         digested.check(key, sha256)
+
+    async def get_range(self, key: str, start: int, size_bytes: int) -> AsyncGenerator[bytes, None]:
+        """Yields a part of a file."""
+        with await in_thread("read", lambda: self._open(key), close_file) as file:
+            async with contextlib.aclosing(range_of(file, key, start, size_bytes)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     async def fetch(self, key: str, target: Path, sha256: str) -> None:
         """Writes the content to ``target`` in one step; its folder must exist and be no link."""

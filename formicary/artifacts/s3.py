@@ -28,7 +28,7 @@ from formicary.artifacts.base import (
 )
 from formicary.artifacts.files import Digested, Draft, close_file, in_thread, open_source, write_draft
 from formicary.artifacts.keys import RESERVED_PREFIX, check_key
-from formicary.artifacts.s3_connection import Connection
+from formicary.artifacts.s3_connection import Connection, Place
 from formicary.artifacts.s3_download import Download
 from formicary.artifacts.s3_errors import DRIVER_ERRORS, UploadLostError, translated
 from formicary.artifacts.s3_options import S3Options, parse_options
@@ -36,7 +36,11 @@ from formicary.artifacts.s3_upload import Upload
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
-    from types_aiobotocore_s3.type_defs import ListMultipartUploadsOutputTypeDef, ListObjectsV2OutputTypeDef
+    from types_aiobotocore_s3.type_defs import (
+        HeadObjectOutputTypeDef,
+        ListMultipartUploadsOutputTypeDef,
+        ListObjectsV2OutputTypeDef,
+    )
 
 #: Signed URLs live for a week at most, in seconds.
 _LONGEST_SIGNATURE_S: Final = 7 * 24 * 3600
@@ -78,6 +82,16 @@ class S3Store(ArtifactStore):
             async for chunk in chunks:
                 yield chunk
         digested.check(key, sha256)
+
+    async def get_range(self, key: str, start: int, size_bytes: int) -> AsyncGenerator[bytes, None]:
+        """Yields a part of the content, going on where the connection was cut."""
+        name = self._checked_name(key)
+        if not size_bytes:
+            await self._connection.call(f"read artifact {key}", functools.partial(_head, self._connection.place(name)))
+            return
+        async with contextlib.aclosing(Download(self._connection, key, name, start, size_bytes).chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def fetch(self, key: str, target: Path, sha256: str) -> None:
         """Writes the content to ``target`` in one step; what arrives damaged is fetched a second time."""
@@ -170,6 +184,10 @@ class S3Store(ArtifactStore):
 
     def _name(self, key: str) -> str:
         return f"{self._options.prefix}{key}"
+
+
+async def _head(place: Place, client: "S3Client") -> "HeadObjectOutputTypeDef":
+    return await client.head_object(**place)
 
 
 async def _objects(query: dict[str, Any], client: "S3Client") -> "ListObjectsV2OutputTypeDef":

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
 from formicary.artifacts.base import ArtifactCorruptError, ArtifactStoreAwayError
-from formicary.artifacts.files import CHUNK_BYTES
+from formicary.artifacts.files import CHUNK_BYTES, too_short
 from formicary.artifacts.s3_connection import Connection
 from formicary.artifacts.s3_errors import DRIVER_ERRORS, RangeError, translated
 
@@ -17,14 +17,17 @@ _STILL_S: Final = 30.0
 
 
 class Download:
-    """The content of one key: of the object that was there at the beginning, to its end."""
+    """The content of one key, or ``size_bytes`` of it: of the object that was there at the beginning."""
 
-    def __init__(self, connection: Connection, key: str, name: str) -> None:
+    def __init__(
+        self, connection: Connection, key: str, name: str, start: int = 0, size_bytes: int | None = None
+    ) -> None:
         self._connection = connection
         self._key = key
         self._place = connection.place(name)
         self._verb = f"read artifact {key}"
-        self._position = 0
+        self._position = start
+        self._end = None if size_bytes is None else start + size_bytes
         self._etag = ""
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -51,13 +54,26 @@ class Download:
 
     async def _begin(self) -> "tuple[StreamingBody, int]":
         """Returns what is left of the content, and the position of its end."""
-        rest: dict[str, Any] = {"Range": f"bytes={self._position}-", "IfMatch": self._etag} if self._position else {}
         try:
-            answer = await self._connection.call(self._verb, lambda client: client.get_object(**self._place, **rest))
+            answer = await self._connection.call(
+                self._verb, lambda client: client.get_object(**self._place, **self._wanted())
+            )
         except RangeError as exc:
+            if self._end is not None and not self._etag:
+                raise too_short(self._key, self._end) from exc
             raise ArtifactCorruptError(f"{self._key} was replaced while it was read") from exc
         self._etag = answer["ETag"]
-        return answer["Body"], self._position + answer["ContentLength"]
+        end = self._position + answer["ContentLength"]
+        if self._end is not None and end < self._end:
+            answer["Body"].close()
+            raise too_short(self._key, self._end)
+        return answer["Body"], end
+
+    def _wanted(self) -> dict[str, Any]:
+        wanted: dict[str, Any] = {"IfMatch": self._etag} if self._etag else {}
+        if self._position or self._end is not None:
+            wanted["Range"] = f"bytes={self._position}-{'' if self._end is None else self._end - 1}"
+        return wanted
 
     async def _read(self, body: "StreamingBody") -> bytes:
         try:

@@ -31,6 +31,10 @@ async def read(store: ArtifactStore, key: str, sha256: str | None = None) -> byt
     return b"".join([chunk async for chunk in store.get(key, sha256)])
 
 
+async def read_range(store: ArtifactStore, key: str, start: int, size_bytes: int) -> bytes:
+    return b"".join([chunk async for chunk in store.get_range(key, start, size_bytes)])
+
+
 @pytest.mark.parametrize("size_bytes", [0, 1, MEBIBYTE, 3 * MEBIBYTE + 7, 16 * MEBIBYTE, 20 * MEBIBYTE + 3])
 async def test_what_was_put_comes_back(store: ArtifactStore, work: Path, size_bytes: int) -> None:
     content = bytes(number % 251 for number in range(1024)) * (size_bytes // 1024) + b"x" * (size_bytes % 1024)
@@ -70,6 +74,36 @@ async def test_nothing_under_a_key_is_missing(store: ArtifactStore, work: Path) 
     with pytest.raises(ArtifactMissingError):
         await store.fetch("nothing", work / "target", "0" * 64)
     assert not (work / "target").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "size_bytes"),
+    [
+        (0, 1),
+        (0, 3 * MEBIBYTE + 7),
+        (1, 2 * MEBIBYTE),
+        (MEBIBYTE - 1, 2),
+        (3 * MEBIBYTE + 6, 1),
+        (5, 0),
+        (3 * MEBIBYTE + 7, 0),
+    ],
+)
+async def test_a_part_of_a_content_can_be_read(store: ArtifactStore, work: Path, start: int, size_bytes: int) -> None:
+    content = bytes(number * 7 % 251 for number in range(3 * MEBIBYTE + 7))
+    await store.put("k", write(work, content))
+    chunks = [chunk async for chunk in store.get_range("k", start, size_bytes)]
+    assert b"".join(chunks) == content[start : start + size_bytes]
+    assert all(0 < len(chunk) <= MEBIBYTE for chunk in chunks)
+
+
+async def test_a_part_that_is_not_all_there_is_corrupt(store: ArtifactStore, work: Path) -> None:
+    await store.put("k", write(work, b"0123456789"))
+    for start, size_bytes in ((0, 11), (9, 2), (10, 1), (1000, 1)):
+        with pytest.raises(ArtifactCorruptError, match=f"k ends before byte {start + size_bytes}"):
+            await read_range(store, "k", start, size_bytes)
+    for size_bytes in (0, 1):
+        with pytest.raises(ArtifactMissingError):
+            await read_range(store, "nothing", 0, size_bytes)
 
 
 async def test_a_wrong_digest_is_corrupt(store: ArtifactStore, work: Path) -> None:
