@@ -1,17 +1,18 @@
 """A client of an S3 server: configured, retried, and with its errors translated."""
 
 import asyncio
+import functools
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final, TypedDict, TypeVar
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 import aioboto3
 import structlog
 from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
 
 from formicary.artifacts.base import ArtifactStoreAwayError, ArtifactStoreUnavailableError
-from formicary.artifacts.s3_budget import ByteBudget
 from formicary.artifacts.s3_errors import DRIVER_ERRORS, translated
 from formicary.artifacts.s3_options import S3Options
 
@@ -20,18 +21,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How long the server may take to answer a request without content, in seconds.
-ANSWER_S: Final = 30.0
 _CONNECT_S: Final = 4.0
 #: The driver's own limit; ours are shorter, but for the end of a large upload.
 _READ_S: Final = 300.0
-_CONNECTIONS: Final = 32
+#: Requests with content that are under way at once; each holds less than 2 MiB of it.
+_SENT_AT_ONCE: Final = 32
+#: More than there will be: whoever waited for a connection would take that for a server that is away.
+_CONNECTIONS: Final = 1000
 #: The driver's tries of one request, pauses of up to 1 s between them; we try on, until patience is over.
 _DRIVER_TRIES: Final = 2
 _FIRST_PAUSE_S: Final = 0.1
 _LAST_PAUSE_S: Final = 5.0
-#: What all uploads of this process hold in memory together.
-_MEMORY_BYTES: Final = 64 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -44,11 +44,11 @@ class Place(TypedDict):
 
 
 class Connection:
-    """What all calls of one store share: clients, patience, memory."""
+    """What all calls of one store share: clients and patience."""
 
     def __init__(self, options: S3Options) -> None:
         self.options = options
-        self.budget = ByteBudget(_MEMORY_BYTES)
+        self._sending = asyncio.Semaphore(_SENT_AT_ONCE)
         self._stack = AsyncExitStack()
         self._client: S3Client | None = None
         self._signer: S3Client | None = None
@@ -58,10 +58,11 @@ class Connection:
         if self._client is not None:
             return
         try:
-            self._client = await self._connect(self.options.endpoint)
+            session = _session(self.options.region)
+            self._client = await self._connect(session, self.options.endpoint)
             self._signer = self._client
             if self.options.presign_endpoint is not None:
-                self._signer = await self._connect(self.options.presign_endpoint)
+                self._signer = await self._connect(session, self.options.presign_endpoint)
         except DRIVER_ERRORS as exc:
             await self.close()
             raise translated(exc, "use the AWS configuration", self.options.place) from exc
@@ -91,7 +92,7 @@ class Connection:
         verb: str,
         work: Callable[["S3Client"], Awaitable[T]],
         *,
-        limit_s: float = ANSWER_S,
+        longer_s: float = 0.0,
         patience_s: float | None = None,
     ) -> T:
         """Does ``work``, again and again while the store is away and patience lasts.
@@ -99,16 +100,45 @@ class Connection:
         Args:
             verb: completes "cannot …".
             work: one request, that may be sent twice.
-            limit_s: how long one try may take.
+            longer_s: how much longer than any request one try may take.
             patience_s: how long to go on trying; None is what the URL says.
 
         Raises:
             ArtifactError: what the last try ended with.
         """
+
+        async def tried() -> T:
+            async with asyncio.timeout(self.options.timeout_s + longer_s):
+                return await work(self.client)
+
+        return await self._retried(verb, tried, patience_s)
+
+    async def send(
+        self, verb: str, work: Callable[["S3Client"], Awaitable[T]], taken_count: Callable[[], int] = lambda: 0
+    ) -> T:
+        """Does ``work``, which sends content, as ``call`` does; a limited number at once, the others wait in line.
+
+        Args:
+            verb: completes "cannot …".
+            work: one request, that may be sent twice.
+            taken_count: how often the server took more; a try may last as long as that grows.
+
+        Raises:
+            ArtifactError: what the last try ended with.
+        """
+
+        async def tried() -> T:
+            timeout_s = self.options.timeout_s
+            async with self._sending, asyncio.timeout(timeout_s) as limit:
+                with _extended(limit, taken_count, timeout_s):
+                    return await work(self.client)
+
+        return await self._retried(verb, tried, None)
+
+    async def _retried(self, verb: str, work: Callable[[], Awaitable[T]], patience_s: float | None) -> T:
         for pause_s in self.pauses(patience_s):
             try:
-                async with asyncio.timeout(limit_s):
-                    return await work(self.client)
+                return await work()
             except DRIVER_ERRORS as exc:
                 failure = translated(exc, verb, self.options.place)
                 if pause_s is None or not isinstance(failure, ArtifactStoreAwayError):
@@ -132,7 +162,7 @@ class Connection:
         log.info("artifacts_retried", reason=str(failure), retry_in_s=round(pause_s, 3))
         await asyncio.sleep(pause_s)
 
-    async def _connect(self, endpoint: str | None) -> "S3Client":
+    async def _connect(self, session: aioboto3.Session, endpoint: str | None) -> "S3Client":
         config = AioConfig(
             connect_timeout=_CONNECT_S,
             read_timeout=_READ_S,
@@ -145,10 +175,39 @@ class Connection:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        region = self.options.region
-        made = aioboto3.Session(region_name=region).client("s3", endpoint_url=endpoint, config=config)
+        made = session.client("s3", endpoint_url=endpoint, config=config)
         client: S3Client = await self._stack.enter_async_context(made)
         return client
+
+
+def _session(region: str | None) -> aioboto3.Session:
+    session = get_session()
+    session.register_component("data_loader", _descriptions())
+    return aioboto3.Session(region_name=region, botocore_session=session)
+
+
+@functools.cache
+def _descriptions() -> Any:
+    """Returns the driver's descriptions of services, read once: that takes longer than all else of an opening."""
+    return get_session().get_component("data_loader")
+
+
+@contextmanager
+def _extended(limit: asyncio.Timeout, taken_count: Callable[[], int], timeout_s: float) -> Iterator[None]:
+    """Puts a limit off as long as a count grows."""
+    loop, looks = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
+
+    def look(before: int) -> None:
+        now = taken_count()
+        if now > before and not limit.expired():
+            limit.reschedule(loop.time() + timeout_s)
+        looks[:] = [loop.call_later(timeout_s / 4, look, now)]
+
+    look(0)
+    try:
+        yield
+    finally:
+        looks[0].cancel()
 
 
 def _opened(client: "S3Client | None") -> "S3Client":

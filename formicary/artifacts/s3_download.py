@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from formicary.artifacts.base import ArtifactCorruptError, ArtifactStoreAwayError
 from formicary.artifacts.files import CHUNK_BYTES, too_short
@@ -11,9 +11,6 @@ from formicary.artifacts.s3_errors import DRIVER_ERRORS, RangeError, translated
 
 if TYPE_CHECKING:
     from aiobotocore.response import StreamingBody
-
-#: How long a stream may stand still before it is taken for cut, in seconds.
-_STILL_S: Final = 30.0
 
 
 class Download:
@@ -77,7 +74,7 @@ class Download:
 
     async def _read(self, body: "StreamingBody") -> bytes:
         try:
-            async with asyncio.timeout(_STILL_S):
+            async with asyncio.timeout(self._connection.options.timeout_s):
                 chunk: bytes = await body.read(CHUNK_BYTES)
         except DRIVER_ERRORS as exc:
             raise translated(exc, self._verb, self._connection.options.place) from exc

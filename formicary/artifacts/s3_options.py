@@ -13,7 +13,7 @@ from formicary.artifacts.keys import check_key
 _PREFIX_LIMIT_BYTES: Final = 100
 #: What S3 allows, and what some servers allow beside it.
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
-_OPTIONS: Final = ("checksums", "endpoint", "patience_s", "presign_endpoint", "region")
+_OPTIONS: Final = ("checksums", "endpoint", "patience_s", "presign_endpoint", "region", "timeout_s")
 
 
 class S3Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +21,8 @@ class S3Options(msgspec.Struct, frozen=True, kw_only=True):
 
     ``prefix`` is empty or ends with a slash. An ``endpoint`` that is None is Amazon's, or what the AWS configuration
     names. ``presign_endpoint`` is the address that signed URLs name, where others reach the server under another one.
-    ``patience_s`` is how long a call goes on trying a store that is away.
+    ``patience_s`` is how long a call goes on trying a store that is away, ``timeout_s`` how long the server may take to
+    answer, or to go on with a download.
     """
 
     bucket: str
@@ -30,6 +31,7 @@ class S3Options(msgspec.Struct, frozen=True, kw_only=True):
     presign_endpoint: str | None = None
     region: str | None = None
     patience_s: float = 60.0
+    timeout_s: float = 30.0
     has_checksums: bool = True
 
     @property
@@ -58,7 +60,8 @@ def parse_options(url: str) -> S3Options:
         endpoint=_endpoint(given, "endpoint"),
         presign_endpoint=_endpoint(given, "presign_endpoint"),
         region=given.get("region"),
-        patience_s=_seconds(given.get("patience_s", "60")),
+        patience_s=_seconds("patience_s", given.get("patience_s", "60"), 0.0),
+        timeout_s=_seconds("timeout_s", given.get("timeout_s", "30"), 0.1),
         has_checksums=_is_on(given.get("checksums", "on")),
     )
 
@@ -96,13 +99,13 @@ def _endpoint(given: dict[str, str], option: str) -> str | None:
     return text.rstrip("/")
 
 
-def _seconds(text: str) -> float:
+def _seconds(option: str, text: str, least: float) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 3600:
-        raise ValueError(f"option patience_s must be a number of seconds from 0 to 3600, not {text!r}")
+    if not least <= value <= 3600:
+        raise ValueError(f"option {option} must be a number of seconds from {least:g} to 3600, not {text!r}")
     return value
 
 

@@ -15,7 +15,7 @@ def test_a_bucket_is_enough() -> None:
 
 def test_all_options_are_read() -> None:
     url = (
-        "s3://my.bucket/of%20us/deep/?endpoint=http://127.0.0.1:9000/&region=eu-central-1&patience_s=2.5"
+        "s3://my.bucket/of%20us/deep/?endpoint=http://127.0.0.1:9000/&region=eu-central-1&patience_s=2.5&timeout_s=7"
         "&checksums=off&presign_endpoint=https%3A%2F%2Fs3.example.com"
     )
     assert parse_options(url) == S3Options(
@@ -25,6 +25,7 @@ def test_all_options_are_read() -> None:
         presign_endpoint="https://s3.example.com",
         region="eu-central-1",
         patience_s=2.5,
+        timeout_s=7.0,
         has_checksums=False,
     )
 
@@ -48,6 +49,7 @@ def test_all_options_are_read() -> None:
         ("s3://bucket?presign_endpoint=ftp://x", "option presign_endpoint must be"),
         ("s3://bucket?patience_s=soon", "number of seconds from 0 to 3600"),
         ("s3://bucket?patience_s=nan", "number of seconds"),
+        ("s3://bucket?timeout_s=0", "option timeout_s must be a number of seconds from 0.1"),
         ("s3://bucket?checksums=maybe", "must be on or off"),
     ],
 )
