@@ -84,7 +84,8 @@ CREATE TABLE jobs (
     finished_at     timestamptz,                     -- of the newest attempt
     error_code      text,                            -- why it failed
     error_message   text,                            -- the same as a sentence that says what to do
-    waiting_for     text                             -- why it waits, for people
+    waiting_for     text,                            -- why it waits, for people
+    ignores_memo    boolean NOT NULL DEFAULT false   -- restarted hard: its tasks take no earlier results
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE jobs IS 'Job requests and their state.';
 CREATE INDEX jobs_pending ON jobs (job_type_id, priority DESC, due_at, id) WHERE state = 'PENDING';
@@ -116,9 +117,12 @@ CREATE TABLE tasks (
     started_at    timestamptz,                       -- by the clock of the ant
     finished_at   timestamptz,                       -- by the clock of the ant, or of the owner where no ant ended it
     cache         text,                              -- JSON object: what became of the attempt's cache
+    memo          text,                              -- digest of its inputs, under which others find a COMPLETED result
+    reused_from   text,                              -- JSON object: the run whose result it took
     PRIMARY KEY (job_id, task_no)
 ) WITH (fillfactor = 45);
 COMMENT ON TABLE tasks IS 'The present state of every task that ever left PENDING.';
+CREATE INDEX tasks_by_memo ON tasks (memo) WHERE memo IS NOT NULL;
 
 CREATE TABLE task_attempts (
     job_id        uuid NOT NULL,                     -- in jobs
@@ -136,9 +140,12 @@ CREATE TABLE task_attempts (
     started_at    timestamptz,                       -- by the clock of the ant
     finished_at   timestamptz,                       -- of its end
     cache         text,                              -- JSON object: what became of its cache
+    memo          text,                              -- digest of its inputs, under which others find a COMPLETED result
+    reused_from   text,                              -- JSON object: the run whose result it took
     PRIMARY KEY (job_id, task_no, attempt)
 );
 COMMENT ON TABLE task_attempts IS 'Ended attempts that a newer one replaced in tasks.';
+CREATE INDEX task_attempts_by_memo ON task_attempts (memo) WHERE memo IS NOT NULL;
 
 CREATE TABLE job_history (
     seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- order of writing

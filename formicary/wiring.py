@@ -54,6 +54,7 @@ from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
 from formicary.store.lifecycle import LifecycleStore
 from formicary.store.logs import LogStore
+from formicary.store.memos import MemoStore
 from formicary.store.migrations import migrate
 from formicary.store.rows import JobRecord
 from formicary.store.shards import ShardStore
@@ -212,6 +213,7 @@ class _Foundation:
                 shards=ShardStore(database),
                 commands=stores.commands,
                 definitions=stores.definitions,
+                memos=MemoStore(database),
             ),
             registry,
             self._clock,

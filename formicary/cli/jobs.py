@@ -235,8 +235,10 @@ def _exit(task: "dict[str, object]") -> str:
 
 
 def _note(task: "dict[str, object]") -> str:
-    """Returns why the task is where it is, or what its cache did."""
-    cache = task.get("cache")
+    """Returns why the task is where it is, whose result it took, or what its cache did."""
+    cache, source = task.get("cache"), task.get("reused_from")
+    if isinstance(source, dict):
+        return f"taken from job {source['job_id']}, attempt {source['attempt']}"
     return _why(task) or (_cache_note(cache) if isinstance(cache, dict) else "")
 
 

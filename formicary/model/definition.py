@@ -73,6 +73,13 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True):
     expires_after_s: float | None = None
 
 
+class MemoPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When an earlier run's result is taken instead of running: ``key`` names what it depends on besides the task."""
+
+    key: str
+    expires_after_s: float | None = None
+
+
 class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """One task. ``on_exit_code`` maps an exit code or a state word, as text, to a task, a ``Special`` or ``ERR_*``.
 
@@ -96,6 +103,7 @@ class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     artifacts: ArtifactsPolicy = ArtifactsPolicy()
     cache: CachePolicy | None = None
+    memoize: MemoPolicy | None = None
 
 
 class JobDefinition(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,8 +43,16 @@ class CacheRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     problem: str | None = None
 
 
+class ReusedFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose result was taken instead of running."""
+
+    job_id: JobId
+    task_type: str
+    attempt: int
+
+
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
-    """A task of a job; ``attempt`` counts its dispatches, 0 if never run."""
+    """A task of a job; ``attempt`` counts its dispatches and the results it took from elsewhere, 0 if never run."""
 
     task_type: str
     state: TaskState
@@ -60,6 +68,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     waiting_for: str | None = None
     retries_used: int = 0
     cache: CacheRecord | None = None
+    reused_from: ReusedFrom | None = None
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

@@ -124,6 +124,18 @@ _CACHE = Record(
 #: Methods whose attempts have a working directory.
 FOLDER_METHODS = frozenset({"SHELL", "DOCKER", "KUBERNETES"})
 
+_MEMOIZE = Record(
+    name="memoize",
+    keys={
+        "key": Key(
+            Text(is_loose=True, pattern=r"\S", pattern_hint="name what the result depends on"),
+            "What the result depends on, besides the task itself and the artifacts that it gets.",
+            is_required=True,
+        ),
+        "expires_after": Key(Duration(is_positive=True), "Results that are older are not taken."),
+    },
+)
+
 RETRY_KEYS = {
     "retry": Key(Number(0, MAX_RETRIES), "Attempts after the first.", default=0),
     "delay_between_retries": Key(Duration(), "How long to wait before each of them, and between polls.", default="0"),
@@ -150,6 +162,7 @@ TASK_KEYS: dict[str, Key] = {
     "tags": Key(NAMES, "Only ants with all of these tags run the task."),
     "artifacts": Key(_ARTIFACTS, "The files that the task leaves behind."),
     "cache": Key(_CACHE, "Files that later runs of the task find again."),
+    "memoize": Key(_MEMOIZE, "Takes the result of an earlier run with equal inputs instead of running."),
 }
 
 _SHELL_KEYS = {
@@ -245,7 +258,6 @@ METHOD_KEY = Key(Choice(tuple(METHOD_KEYS), METHOD_DESCRIPTIONS), "How the task 
 _RESERVED_TASK_KEYS = frozenset(
     [
         "fan_out",
-        "memoize",
         "helper",
         "resources",
         "webhook",

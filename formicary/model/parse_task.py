@@ -21,6 +21,7 @@ from formicary.model.definition import (
     ArtifactWhen,
     BackoffPolicy,
     CachePolicy,
+    MemoPolicy,
     RetryPolicy,
     TaskDefinition,
 )
@@ -77,7 +78,7 @@ class TaskKind:
         values = record.convert(node, path, problems)
         is_sound = method in ALL_METHOD_KEYS and len(problems) == count
         _check_values(values, path, problems)
-        _check_cache(method, values, path, problems)
+        _check_reuse(method, values, path, problems)
         spec = _spec(method, values) if is_sound else _NOTHING
         return _task(values, method, spec, path, problems)
 
@@ -154,7 +155,10 @@ def _check_values(values: Values, path: Path, problems: Problems) -> None:
                 problems.add((*path, word, key, no), message, "use paths below it")
 
 
-def _check_cache(method: str, values: Values, path: Path, problems: Problems) -> None:
+def _check_reuse(method: str, values: Values, path: Path, problems: Problems) -> None:
+    if "memoize" in values and values.get("always_run"):
+        message = "a task that always runs takes no earlier result"
+        problems.add((*path, "memoize"), message, "leave out memoize or always_run", at_key=True)
     cache = values.get("cache")
     if cache is None:
         return
@@ -193,9 +197,9 @@ def _artifacts(values: Values) -> ArtifactsPolicy:
     )
 
 
-def _cache(values: Values) -> CachePolicy:
+def _with_seconds(values: Values) -> Values:
     renamed = {"expires_after": "expires_after_s"}
-    return CachePolicy(**{renamed.get(word, word): value for word, value in values.items()})
+    return {renamed.get(word, word): value for word, value in values.items()}
 
 
 def _spec(method: str, values: Values) -> Spec:
@@ -240,7 +244,9 @@ def _task(values: Values, method: str, spec: Spec, path: Path, problems: Problem
     if "artifacts" in values:
         plain["artifacts"] = _artifacts(values["artifacts"])
     if "cache" in values:
-        plain["cache"] = _cache(values["cache"])
+        plain["cache"] = CachePolicy(**_with_seconds(values["cache"]))
+    if "memoize" in values:
+        plain["memoize"] = MemoPolicy(**{"key": "", **_with_seconds(values["memoize"])})
     if "on_exit_code" in values or "on_completed" in values or "on_failed" in values:
         plain.update(_edges(values, path, problems))
     return TaskDefinition(**{"task_type": "", **plain}, method=method, spec=spec)

@@ -39,6 +39,8 @@ def task_templates(no: int, task: TaskDefinition) -> Iterator[tuple[Path, str]]:
     if task.cache is not None:
         for key in CACHE_TEMPLATES:
             yield from texts_with_templates(getattr(task.cache, key), (*here, "cache", key))
+    if task.memoize is not None:
+        yield from texts_with_templates(task.memoize.key, (*here, "memoize", "key"))
     for key in _spec_keys(task.spec):
         yield from texts_with_templates(getattr(task.spec, key), (*here, key))
 

@@ -14,6 +14,7 @@ from formicary.states.inputs import (
     AttemptStarted,
     DelayElapsed,
     Input,
+    TaskReused,
 )
 from formicary.states.job import RESTART_JOB
 from formicary.states.phases import Phases
@@ -37,6 +38,7 @@ class Attempts(Phases):
         cell.job_attempt = self.job.attempt
         cell.incarnation = sent.incarnation
         cell.epoch = sent.epoch
+        cell.memo = sent.memo
         cell.dispatched_at = sent.at
         self._index.waits[cell.no] = BLOCKED
         self._in_flight_count += 1
@@ -46,6 +48,21 @@ class Attempts(Phases):
         cell.state = TaskState.EXECUTING
         cell.started_at = cast("AttemptStarted", event).started_at
         self.changed_tasks[cell.no] = None
+
+    def _reuse(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
+        taken = cast("TaskReused", event)
+        cell.attempt += 1
+        cell.state = TaskState.COMPLETED
+        cell.job_attempt = self.job.attempt
+        cell.error_code = None
+        cell.error_message = None
+        cell.exit_code = taken.exit_code
+        cell.outputs = taken.outputs
+        cell.artifacts = taken.artifacts
+        cell.reused_from = taken.source
+        cell.finished_at = taken.at
+        self._count_end(cell.no)
+        self._settle(cell)
 
     def _except(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
         cell.is_excepted = True
@@ -122,6 +139,7 @@ class Attempts(Phases):
         if self.job.cancelling or not self._may_start(cell.no):
             self._end_cancelled(cell, texts.STOPPED_EARLY)
             return
+        cell.memo = None
         self._archive(cell, _state_of(event))
         cell.state = TaskState.PAUSED
         self.changed_tasks[cell.no] = None
@@ -162,7 +180,8 @@ class Attempts(Phases):
         self._repeat(cell, TaskState.CANCELLED, 0.0)
 
     def _repeat(self, cell: TaskCell, ended: TaskState, delay_s: float) -> None:
-        """Makes a task runnable again after an attempt that ended so."""
+        """Makes a task runnable again after an attempt that ended so: a success too is nobody's result then."""
+        cell.memo = None
         self._archive(cell, ended)
         cell.state = TaskState.PENDING
         self.changed_tasks[cell.no] = None
@@ -200,6 +219,7 @@ ACTS: dict[Action, Act] = {
     Action.RESTART_JOB: Attempts._restart_job,
     Action.CANCEL: Attempts._cancel_task,
     Action.EXCEPT: Attempts._except,
+    Action.REUSE: Attempts._reuse,
     Action.OFFER: Attempts._offer_now,
     Action.RETURN: Attempts._give_back,
     Action.LOSE: Attempts._lose,

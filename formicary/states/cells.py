@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from formicary.ids import Incarnation, JobId
-from formicary.model.jobs import ArtifactRef, CacheRecord
+from formicary.model.jobs import ArtifactRef, CacheRecord, ReusedFrom
 from formicary.model.states import JobState, TaskState
 
 Json = Any  # a JSON value
@@ -18,13 +18,15 @@ class TaskCell:
 
     Attributes:
         no: index of the task in its definition.
-        attempt: dispatches so far; never resets. The current one while READY or EXECUTING.
+        attempt: dispatches and reuses so far; never resets. The current one while READY or EXECUTING.
         retries_used, polls_used, ants_lost: counted within the present job attempt.
         job_attempt: the job attempt in which the present state was reached; older = reused.
         not_before: a retry or poll is due then; None when nothing is awaited.
         incarnation, epoch: where and by which epoch the current attempt was dispatched.
         is_excepted: SKIPPED by ``except``, which counts as passed.
         error_code: a failure's code, given also while a retry of it is awaited.
+        memo: what the current attempt's result is kept under for others; None where it is not.
+        reused_from: the run whose result this is; None where it ran itself.
     """
 
     __slots__ = (
@@ -41,11 +43,13 @@ class TaskCell:
         "incarnation",
         "is_excepted",
         "job_attempt",
+        "memo",
         "no",
         "not_before",
         "outputs",
         "polls_used",
         "retries_used",
+        "reused_from",
         "started_at",
         "state",
     )
@@ -68,6 +72,8 @@ class TaskCell:
         self.outputs: dict[str, Json] | None = None
         self.artifacts: tuple[ArtifactRef, ...] = ()
         self.cache: CacheRecord | None = None
+        self.memo: str | None = None
+        self.reused_from: ReusedFrom | None = None
         self.dispatched_at: datetime | None = None
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
@@ -86,6 +92,7 @@ class JobCell:
     Attributes:
         attempt: job attempts so far, from 1.
         retries_used: job retries (``retry`` and RESTART_JOB) since the job was submitted or restarted by a person.
+        ignores_memo: it was restarted hard: its tasks run, whatever earlier runs there are.
         cancelling: a cancel was accepted; ``always_run`` tasks may still run.
         stop_code, stop_message: why nothing new starts in this attempt although the job goes on (an unhandled
             failure, FATAL, the job's timeout): what the job will end with.
@@ -102,6 +109,7 @@ class JobCell:
         "error_message",
         "finished_at",
         "id",
+        "ignores_memo",
         "retries_used",
         "started_at",
         "state",
@@ -115,6 +123,7 @@ class JobCell:
         self.attempt = 1
         self.retries_used = 0
         self.cancelling = False
+        self.ignores_memo = False
         self.stop_code: str | None = None
         self.stop_message: str | None = None
         self.elapsed_s = 0.0

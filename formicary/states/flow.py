@@ -205,7 +205,7 @@ class Flow:
 
     def _archive(self, cell: TaskCell, state: TaskState) -> None:
         """Writes the ended attempt to history, once, before its cell loses it."""
-        if cell.dispatched_at is None:
+        if cell.dispatched_at is None and cell.reused_from is None:
             return
         ended = cell.snapshot()
         ended.state = state

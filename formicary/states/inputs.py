@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from formicary.ids import Incarnation
-from formicary.model.jobs import ArtifactRef, CacheRecord
+from formicary.model.jobs import ArtifactRef, CacheRecord, ReusedFrom
 
 Json = Any  # a JSON value
 
@@ -37,11 +37,22 @@ class JobBegan(Input, frozen=True, kw_only=True):
 
 
 class AttemptDispatched(Input, frozen=True, kw_only=True):
-    """An ant was chosen for a runnable task: its ``attempt`` rises by one."""
+    """An ant was chosen for a runnable task: its ``attempt`` rises by one. ``memo``: what its result is kept under."""
 
     task_no: int
     incarnation: Incarnation
     epoch: int
+    memo: str | None = None
+
+
+class TaskReused(Input, frozen=True, kw_only=True):
+    """An earlier run of a runnable task had equal inputs: its result is taken, and ``attempt`` rises by one."""
+
+    task_no: int
+    source: ReusedFrom
+    exit_code: int | None
+    outputs: dict[str, Json] | None = None
+    artifacts: tuple[ArtifactRef, ...] = ()
 
 
 class TaskExcepted(Input, frozen=True, kw_only=True):

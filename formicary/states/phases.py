@@ -159,6 +159,7 @@ class Phases(Flow):
         job.attempt += 1
         job.retries_used += 1
         job.stop_code = job.stop_message = None
+        job.ignores_memo |= is_all
         for no in chosen:
             self._reset(self.tasks[no])
         self._begin_attempt(delay_s)

@@ -35,6 +35,8 @@ def forget_attempt(cell: TaskCell) -> None:
     cell.outputs = None
     cell.artifacts = ()
     cell.cache = None
+    cell.memo = None
+    cell.reused_from = None
     cell.dispatched_at = None
     cell.started_at = None
     cell.finished_at = None

@@ -43,6 +43,7 @@ from formicary.states.inputs import (
     RestartRequested,
     TaskExcepted,
     TaskRefused,
+    TaskReused,
 )
 from formicary.states.job import Step
 from formicary.states.phases import Verdict
@@ -60,6 +61,7 @@ _TASK_INPUTS: dict[type[Input], bool] = {
     DelayElapsed: True,
     AttemptDispatched: False,
     TaskExcepted: False,
+    TaskReused: False,
     TaskRefused: False,
 }
 
@@ -227,6 +229,7 @@ class JobRun(Attempts):
         job.started_at = job.finished_at = None
         job.error_code = job.error_message = None
         self.job_changed = True
+        job.ignores_memo = wish.from_task is not None or wish.mode is RestartMode.ALL
         for no in self._wished(wish):
             self._reset(self.tasks[no])
         self._out.append(Requeue())

@@ -26,6 +26,7 @@ from formicary.states.inputs import (
     Input,
     TaskExcepted,
     TaskRefused,
+    TaskReused,
 )
 
 #: Ants that may be lost under one task in one job attempt before it fails: a poison task must not eat the colony.
@@ -50,6 +51,7 @@ class Action(IntEnum):
     RETURN = 12  # the attempt did not run: again, at no cost
     LOSE = 13  # the ant is gone: again, at no cost
     RESTART = 14  # like FAIL, asked for by an exit code
+    REUSE = 15  # an earlier run's result is its own
 
 
 class Ruling(NamedTuple):
@@ -69,6 +71,7 @@ _START = Ruling(Action.START)
 _COMPLETE = Ruling(Action.COMPLETE)
 _EXCEPT = Ruling(Action.EXCEPT)
 _OFFER = Ruling(Action.OFFER)
+_REUSE = Ruling(Action.REUSE)
 _POLL = Ruling(Action.POLL)
 _PAUSE_JOB = Ruling(Action.PAUSE_JOB)
 _CANCEL = Ruling(Action.CANCEL)
@@ -87,6 +90,11 @@ def start(cell: TaskCell, event: Input, plan: Plan, is_stopping: bool) -> Ruling
 def skip(cell: TaskCell, event: Input, plan: Plan, is_stopping: bool) -> Ruling:
     """Its ``except`` is true."""
     return _EXCEPT
+
+
+def reuse(cell: TaskCell, event: Input, plan: Plan, is_stopping: bool) -> Ruling:
+    """An earlier run had equal inputs."""
+    return _REUSE
 
 
 def offer(cell: TaskCell, event: Input, plan: Plan, is_stopping: bool) -> Ruling:
@@ -195,6 +203,7 @@ _S = TaskState
 RULES: dict[tuple[TaskState, type[Input]], Rule] = {
     (_S.PENDING, AttemptDispatched): dispatch,
     (_S.PENDING, TaskExcepted): skip,
+    (_S.PENDING, TaskReused): reuse,
     (_S.PENDING, TaskRefused): refuse,
     (_S.PENDING, DelayElapsed): offer,
     (_S.READY, AttemptStarted): start,
@@ -245,31 +254,39 @@ IGNORED: Set[tuple[TaskState, type[Input]]] = {
 }
 
 ILLEGAL: Set[tuple[TaskState, type[Input]]] = {
-    # only what is runnable and not dispatched can be dispatched, excepted or refused
+    # only what is runnable and not dispatched can be dispatched, excepted, reused or refused
     (_S.READY, AttemptDispatched),
     (_S.READY, TaskExcepted),
+    (_S.READY, TaskReused),
     (_S.READY, TaskRefused),
     (_S.EXECUTING, AttemptDispatched),
     (_S.EXECUTING, TaskExcepted),
+    (_S.EXECUTING, TaskReused),
     (_S.EXECUTING, TaskRefused),
     (_S.PAUSED, AttemptDispatched),
     (_S.PAUSED, TaskExcepted),
+    (_S.PAUSED, TaskReused),
     (_S.PAUSED, TaskRefused),
     (_S.COMPLETED, AttemptDispatched),
     (_S.COMPLETED, TaskExcepted),
+    (_S.COMPLETED, TaskReused),
     (_S.COMPLETED, TaskRefused),
     (_S.FAILED, AttemptDispatched),
     (_S.FAILED, TaskExcepted),
+    (_S.FAILED, TaskReused),
     (_S.FAILED, TaskRefused),
     (_S.CANCELLED, AttemptDispatched),
     (_S.CANCELLED, TaskExcepted),
+    (_S.CANCELLED, TaskReused),
     (_S.CANCELLED, TaskRefused),
     (_S.SKIPPED, AttemptDispatched),
     (_S.SKIPPED, TaskExcepted),
+    (_S.SKIPPED, TaskReused),
     (_S.SKIPPED, TaskRefused),
     # approvals are not part of the language yet
     (_S.MANUAL_APPROVAL_REQUIRED, AttemptDispatched),
     (_S.MANUAL_APPROVAL_REQUIRED, TaskExcepted),
+    (_S.MANUAL_APPROVAL_REQUIRED, TaskReused),
     (_S.MANUAL_APPROVAL_REQUIRED, TaskRefused),
     (_S.MANUAL_APPROVAL_REQUIRED, AttemptStarted),
     (_S.MANUAL_APPROVAL_REQUIRED, AttemptFinished),

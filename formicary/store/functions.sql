@@ -72,7 +72,7 @@ END $$;
 CREATE TYPE job_change AS (
     id uuid, state text, attempt integer, retries_used integer, cancelling boolean, stop_code text, stop_message text,
     elapsed_s double precision, counting_since timestamptz, started_at timestamptz, finished_at timestamptz,
-    error_code text, error_message text, waiting_for text
+    error_code text, error_message text, waiting_for text, ignores_memo boolean
 );
 
 -- What the journal adds to job_history.
@@ -139,7 +139,7 @@ BEGIN
             state = u.state, attempt = u.attempt, retries_used = u.retries_used, cancelling = u.cancelling, stop_code
             = u.stop_code, stop_message = u.stop_message, elapsed_s = u.elapsed_s, counting_since = u.counting_since,
             started_at = u.started_at, finished_at = u.finished_at, error_code = u.error_code, error_message =
-            u.error_message, waiting_for = u.waiting_for
+            u.error_message, waiting_for = u.waiting_for, ignores_memo = u.ignores_memo
         FROM unnest(p_jobs) AS u WHERE jobs.id = u.id;
     END IF;
 
@@ -151,7 +151,7 @@ BEGIN
             excluded.not_before, exit_code = excluded.exit_code, error_code = excluded.error_code, error_message =
             excluded.error_message, outputs = excluded.outputs, artifacts = excluded.artifacts, dispatched_at =
             excluded.dispatched_at, started_at = excluded.started_at, finished_at = excluded.finished_at,
-            cache = excluded.cache;
+            cache = excluded.cache, memo = excluded.memo, reused_from = excluded.reused_from;
     END IF;
 
     IF cardinality(p_attempts) > 0 THEN

@@ -28,10 +28,11 @@ class JobRow(NamedTuple):
     error_code: str | None
     error_message: str | None
     waiting_for: str | None
+    ignores_memo: bool = False
 
 
 class TaskRow(NamedTuple):
-    """A row of ``tasks``, inserted or replaced whole; ``outputs``, ``artifacts`` and ``cache`` are JSON texts."""
+    """A row of ``tasks``, inserted or replaced whole; some columns are JSON texts."""
 
     job_id: str
     task_no: int
@@ -54,6 +55,8 @@ class TaskRow(NamedTuple):
     started_at: datetime | None
     finished_at: datetime | None
     cache: str | None = None
+    memo: str | None = None
+    reused_from: str | None = None
 
 
 class AttemptRow(NamedTuple):
@@ -74,6 +77,8 @@ class AttemptRow(NamedTuple):
     started_at: datetime | None
     finished_at: datetime | None
     cache: str | None = None
+    memo: str | None = None
+    reused_from: str | None = None
 
 
 class HistoryRow(NamedTuple):
@@ -151,6 +156,7 @@ class JobRecord(NamedTuple):
     finished_at: datetime | None
     error_code: str | None
     error_message: str | None
+    ignores_memo: bool = False
 
 
 class CommandRow(NamedTuple):

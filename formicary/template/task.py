@@ -45,7 +45,17 @@ class RenderedTask(msgspec.Struct, frozen=True, kw_only=True):
 class CompiledTask:
     """The templates of one task. ``is_constant``: nothing of it needs a context, ``except`` apart."""
 
-    __slots__ = ("_artifacts", "_cache", "_constant", "_except", "_spec", "_task", "_variables", "is_constant")
+    __slots__ = (
+        "_artifacts",
+        "_cache",
+        "_constant",
+        "_except",
+        "_memo_key",
+        "_spec",
+        "_task",
+        "_variables",
+        "is_constant",
+    )
 
     def __init__(self, task: TaskDefinition, path: str) -> None:
         self._task = task
@@ -53,6 +63,8 @@ class CompiledTask:
         self._spec = _changing(task.spec, _SPEC_KEYS[type(task.spec)], path)
         self._artifacts = _changing(task.artifacts, _ARTIFACT_KEYS, f"{path}.artifacts")
         self._cache = _changing(task.cache, _CACHE_KEYS, f"{path}.cache") if task.cache is not None else {}
+        memo = task.memoize
+        self._memo_key = None if memo is None else compile_value(memo.key, f"{path}.memoize.key")
         self._except = None if task.except_ is None else compile_value(task.except_, f"{path}.except")
         self.is_constant = self._variables.is_constant and not (self._spec or self._artifacts or self._cache)
         self._constant = RenderedTask(
@@ -81,6 +93,16 @@ class CompiledTask:
             cache=_rendered(self._task.cache, self._cache, inner, budget),
             variables=variables,
         )
+
+    def memo_key(self, context: TaskContext, rendered: RenderedTask) -> str:
+        """Returns the key of a task that has ``memoize``; ``rendered`` is what ``render`` made of the context.
+
+        Raises:
+            TemplateError: the template fails.
+        """
+        assert self._memo_key is not None, "asked of tasks with a key only"
+        inner = context.with_variables(rendered.variables) if rendered.variables else context
+        return str(self._memo_key.render(inner, Budget()))
 
     def is_excepted(self, context: TaskContext) -> bool:
         """Tells whether ``except`` gives true, in any case; variables of the task are rendered as far as it reads them.

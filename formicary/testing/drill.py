@@ -9,6 +9,7 @@ import msgspec
 from executors.specs import DummySpec
 from formicary.ids import Incarnation, JobId
 from formicary.model.definition import JobDefinition, RetryPolicy, TaskDefinition
+from formicary.model.jobs import ReusedFrom
 from formicary.model.states import JobState, TaskState
 from formicary.states.cells import JobCell, TaskCell
 from formicary.states.commands import (
@@ -39,6 +40,7 @@ from formicary.states.inputs import (
     ResumeRequested,
     TaskExcepted,
     TaskRefused,
+    TaskReused,
 )
 from formicary.states.run import JobRun
 
@@ -204,6 +206,14 @@ class Drill:
         self.offered.pop(name, None)
         return self.feed(
             TaskRefused(at=self.now, task_no=self.no(name), error_code=error_code, error_message="no such variable")
+        )
+
+    def reuse(self, name: str, code: int | None = 0) -> list[Command]:
+        """An offered task takes the result of an earlier run."""
+        self.offered.pop(name, None)
+        source = ReusedFrom(job_id=JobId("job-0"), task_type=name, attempt=3)
+        return self.feed(
+            TaskReused(at=self.now, task_no=self.no(name), source=source, exit_code=code, outputs={"from": "job-0"})
         )
 
     def except_(self, name: str) -> list[Command]:

@@ -3,9 +3,10 @@
 Each method is one statement: it happens whole, at one moment, or raises and changes nothing.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from formicary.ids import JobId
@@ -15,6 +16,7 @@ from formicary.store.claims import EXPLAINED_COUNT, BlockedType, Outlook
 from formicary.store.commands import CommandOutcome
 from formicary.store.errors import ClaimConflictError, FencedError, NotCommittedError
 from formicary.store.jobs import Inserted, InsertOutcome, PendingChange, _pending_change
+from formicary.store.memos import Result
 from formicary.store.rows import (
     AttemptRow,
     CommandRow,
@@ -28,7 +30,7 @@ from formicary.store.rows import (
 )
 from formicary.store.shards import LoadedJob
 from tests.simulation.lease_table import LeaseTable
-from tests.simulation.tables import Command, Job, JobType, Key, Lease, refuse
+from tests.simulation.tables import NEVER, Command, Job, JobType, Key, Lease, refuse
 
 _LIVE: Final = frozenset({"READY", "EXECUTING", "PAUSED", "MANUAL_APPROVAL_REQUIRED"})
 
@@ -90,6 +92,25 @@ class MemoryDatabase(LeaseTable):
         due_at = min(job.due_at, self.now()) if job.scheduled_at is None else job.due_at
         self.jobs[job.id] = Job(record, due_at, job.scheduled_at, job.labels)
         self.history.append(HistoryRow(job.id, job.created_at, "PENDING", 1, None, None))
+
+    def result(self, memo: str, max_age_s: float | None) -> Result | None:
+        """Mirrors ``MemoStore.find``, for one digest."""
+        rows: list[TaskRow | AttemptRow] = [
+            *(task for tasks in self.tasks.values() for task in tasks.values()),
+            *self.attempts.values(),
+        ]
+        known = [
+            row
+            for row in rows
+            if (row.memo, row.state, row.reused_from) == (memo, "COMPLETED", None)
+            and row.finished_at is not None
+            and (max_age_s is None or row.finished_at > self.now() - timedelta(seconds=max_age_s))
+        ]
+        if not known:
+            return None
+        row = max(known, key=lambda row: row.finished_at or NEVER)
+        outputs = None if row.outputs is None else json.loads(row.outputs)
+        return Result(JobId(row.job_id), row.attempt, row.exit_code, outputs, ())
 
     def change_pending(self, job_id: JobId, kind: str, note: str) -> PendingChange:
         """Mirrors ``JobStore.change_pending``."""

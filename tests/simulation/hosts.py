@@ -32,6 +32,7 @@ from tests.simulation.stores import (
     MemoryDefinitionStore,
     MemoryJobStore,
     MemoryLeaseStore,
+    MemoryMemoStore,
     MemoryShardStore,
 )
 from tests.simulation.wardship import InlineExecutor, ProcessExecutor, SimWardship
@@ -176,6 +177,7 @@ class QueenHost(Host):
             shards=MemoryShardStore(database, self.call),
             commands=MemoryCommandStore(database, self.call),
             definitions=MemoryDefinitionStore(database, self.call),
+            memos=MemoryMemoStore(database, self.call),
         )
 
     def kill(self) -> None:

@@ -15,6 +15,7 @@ from formicary.store.definitions import DefinitionStore
 from formicary.store.jobs import Inserted, JobStore, PendingChange
 from formicary.store.journal import Journal, _refuse_content
 from formicary.store.leases import LeaseStore
+from formicary.store.memos import MemoStore, Result, Wanted
 from formicary.store.rows import AttemptRow, CommandRow, HistoryRow, JournalBatch, LeaseRow, NewJob
 from formicary.store.shards import LoadedJob, ShardStore
 from tests.simulation.database import MemoryDatabase
@@ -173,6 +174,18 @@ class MemoryDefinitionStore(DefinitionStore):
     async def by_id(self, definition_id: str) -> DefinitionRecord | None:
         """Does what the real one does."""
         return await self._call(lambda: self._memory.definitions.get(definition_id))
+
+
+class MemoryMemoStore(MemoStore):
+    """Results of earlier runs."""
+
+    def __init__(self, database: MemoryDatabase, call: Call) -> None:
+        self._memory = database
+        self._call = call
+
+    async def find(self, wanted: Sequence[Wanted]) -> list[Result | None]:
+        """Does what the real one does."""
+        return await self._call(lambda: [self._memory.result(memo, max_age_s) for memo, max_age_s in wanted])
 
 
 class MemoryClaimStore(ClaimStore):

@@ -26,6 +26,8 @@ _NULLABLE: Final = frozenset(
         "outputs",
         "artifacts",
         "cache",
+        "memo",
+        "reused_from",
         "dispatched_at",
         "note",
         "task_type",

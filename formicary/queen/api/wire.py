@@ -12,7 +12,7 @@ import msgspec
 from formicary.clock import time_text
 from formicary.errors import Problem
 from formicary.model.definition import DefinitionRecord
-from formicary.model.jobs import AntView, ArtifactRef, CacheRecord, JobView, LogLine, TaskView, WorkersView
+from formicary.model.jobs import AntView, ArtifactRef, CacheRecord, JobView, LogLine, ReusedFrom, TaskView, WorkersView
 
 Json = Any  # a JSON value
 
@@ -47,6 +47,7 @@ class TaskJson(msgspec.Struct, frozen=True, kw_only=True):
     waiting_for: str | None
     retries_used: int
     cache: CacheJson | None
+    reused_from: ReusedFrom | None
 
 
 class JobJson(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +217,7 @@ def _task(task: TaskView) -> TaskJson:
         waiting_for=task.waiting_for,
         retries_used=task.retries_used,
         cache=None if task.cache is None else _cache(task.cache),
+        reused_from=task.reused_from,
     )
 
 

@@ -8,12 +8,13 @@ import msgspec
 
 from formicary.ids import Incarnation, ant_of
 from formicary.model.definition import JobDefinition
-from formicary.model.jobs import ArtifactRef, CacheRecord, JobView, TaskView
+from formicary.model.jobs import ArtifactRef, CacheRecord, JobView, ReusedFrom, TaskView
 from formicary.model.states import TERMINAL_JOB_STATES, TaskState
 from formicary.store.rows import TaskRow
 
 _OUTPUTS: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _CACHE = msgspec.json.Decoder(CacheRecord)
+_REUSED = msgspec.json.Decoder(ReusedFrom)
 _ARTIFACTS = msgspec.json.Decoder(tuple[ArtifactRef, ...])
 
 
@@ -57,6 +58,7 @@ def _task(task_type: str, row: TaskRow, has_ended: bool) -> TaskView:
         waiting_for=_retry(state, row.not_before),
         retries_used=row.retries_used,
         cache=None if row.cache is None else _CACHE.decode(row.cache),
+        reused_from=None if row.reused_from is None else _REUSED.decode(row.reused_from),
     )
 
 

@@ -64,8 +64,10 @@ class Dispatcher:
     def _send(self, ant: LiveAnt, live: LiveJob, task_no: int, order: msgspec.Raw, now: datetime, boot: float) -> None:
         shard = live.shard
         known = ant.registration
+        memo = live.memos.get(task_no) if live.memos is not None else None
         self._engine.step(
-            live, AttemptDispatched(task_no=task_no, incarnation=known.incarnation, epoch=shard.epoch, at=now)
+            live,
+            AttemptDispatched(task_no=task_no, incarnation=known.incarnation, epoch=shard.epoch, memo=memo, at=now),
         )
         attempt = live.run.tasks[task_no].attempt
         event = TaskDispatched(

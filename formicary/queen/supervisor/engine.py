@@ -3,8 +3,10 @@
 The engine changes memory only. What it collects in the open ``Batch`` is committed first and published after.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 
@@ -18,7 +20,7 @@ from formicary.queen.registry import AntRegistry
 from formicary.queen.supervisor.batch import Batch
 from formicary.queen.supervisor.live import AttemptKey, LiveJob, LiveShard
 from formicary.queen.supervisor.ready import ReadyQueue
-from formicary.queen.supervisor.rendering import is_excepted
+from formicary.queen.supervisor.rendering import is_excepted, memo_of
 from formicary.queen.supervisor.timers import Timeout, Timers, Wake
 from formicary.states.commands import (
     Command,
@@ -36,6 +38,21 @@ from formicary.states.inputs import Input, TaskExcepted, TaskRefused
 log = structlog.get_logger(__name__)
 
 
+class MemoAsk(NamedTuple):
+    """A runnable task that may not have to run, and what the result of a run with equal inputs is kept under."""
+
+    live: LiveJob
+    task_no: int
+    memo: str
+    max_age_s: float | None
+
+    def is_open(self) -> bool:
+        """Says whether the task still waits for the answer: to this question, not to a later one."""
+        live = self.live
+        is_same = live.memos is not None and live.memos.get(self.task_no) == self.memo
+        return is_same and not live.is_gone and live.run.is_waiting(self.task_no)
+
+
 class Engine:
     """Steps jobs and carries their commands out in memory."""
 
@@ -49,6 +66,9 @@ class Engine:
         self.explained: list[LiveJob] = []
         #: When an ant that declined may be asked again, though nothing else happens (boot time).
         self.retry_at: float | None = None
+        #: What ``memos.py`` shall look for, and that there is something.
+        self.asks: list[MemoAsk] = []
+        self.asked = asyncio.Event()
         #: What each command means here; it returns what follows from it for the same job at once, if anything does.
         self._handlers: dict[type[Command], Callable[[LiveJob, Command], Input | None]] = {
             MakeRunnable: self._make_runnable,
@@ -134,7 +154,26 @@ class Engine:
                 return refusal(task_no, error, now)
             if excepted:
                 return TaskExcepted(task_no=task_no, at=now)
+        if live.program.tasks[task_no].has_memo and live.run.is_waiting(task_no):
+            return self._ask_memo(live, task_no)
         self.ready.add(live, task_no)
+        return None
+
+    def _ask_memo(self, live: LiveJob, task_no: int) -> Input | None:
+        """Has an earlier result looked for; a job that was restarted hard takes none, but leaves its own."""
+        now = self.clock.now()
+        try:
+            memo = memo_of(live, task_no, now)
+        except FormicaryError as error:
+            return refusal(task_no, error, now)
+        live.memos = live.memos or {}
+        live.memos[task_no] = memo
+        policy = live.program.tasks[task_no].definition.memoize
+        if live.run.job.ignores_memo or policy is None:
+            self.ready.add(live, task_no)
+            return None
+        self.asks.append(MemoAsk(live, task_no, memo, policy.expires_after_s))
+        self.asked.set()
         return None
 
     def _withdraw(self, live: LiveJob, command: Command) -> None:

@@ -54,14 +54,15 @@ class LiveJob:
     """A job in memory: its record, its program and its run.
 
     ``recorded`` is the state and job attempt that the history knows, ``recorded_tasks`` the same by task where the job
-    type asks for task events; ``scope`` holds the job's variables once a template asked for them; ``is_gone``
-    marks a job that left memory because it is over, ``is_void`` one that was dropped: nothing of it is committed any
-    more.
+    type asks for task events; ``scope`` holds the job's variables once a template asked for them; ``memos`` what the
+    results of its tasks with ``memoize`` are kept under, once these were runnable; ``is_gone`` marks a job that left
+    memory because it is over, ``is_void`` one that was dropped: nothing of it is committed any more.
     """
 
     __slots__ = (
         "is_gone",
         "is_void",
+        "memos",
         "program",
         "record",
         "recorded",
@@ -82,6 +83,7 @@ class LiveJob:
         self.recorded: tuple[JobState, int] = (JobState(record.state), record.attempt)
         self.recorded_tasks: dict[int, tuple[TaskState, int]] | None = None
         self.scope: JobScope | None = None
+        self.memos: dict[int, str] | None = None
         self.waiting_for: str | None = None
         self.waiting_changed = False
         self.watch_number = 0

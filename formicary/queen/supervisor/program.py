@@ -32,7 +32,7 @@ FetchRecord = Callable[[str], Awaitable[DefinitionRecord | None]]
 class TaskProgram:
     """One task of a program. ``constant_order`` is the encoded order where no template and no artifact enters it."""
 
-    __slots__ = ("compiled", "constant_order", "definition", "fetch_numbers", "has_except", "requirement")
+    __slots__ = ("compiled", "constant_order", "definition", "fetch_numbers", "has_except", "has_memo", "requirement")
 
     def __init__(self, job: JobDefinition, task: TaskDefinition, numbers: Mapping[str, int]) -> None:
         self.definition = task
@@ -40,6 +40,7 @@ class TaskProgram:
         self.requirement = _requirement(task)
         self.fetch_numbers = tuple(numbers[name] for name in task.dependencies)
         self.has_except = task.except_ is not None
+        self.has_memo = task.memoize is not None
         is_constant = self.compiled.is_constant and not self.fetch_numbers
         self.constant_order = encode_order(job.job_type, task, self.compiled.constant, ()) if is_constant else None
 

@@ -1,5 +1,6 @@
 """Templates of live jobs, rendered at dispatch with what the job knows then."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,10 @@ from formicary.template.context import JobScope, TaskContext
 
 Json = Any  # a JSON value
 
+#: Whose all jobs are, until there are groups.
+GROUP = "default"
+
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.json.Decoder(dict).decode
 
 
@@ -55,6 +60,23 @@ def render_order(live: LiveJob, task_no: int, now: datetime) -> msgspec.Raw:
     return encode_order(live.record.job_type, task.definition, rendered, _fetches(live, task))
 
 
+def memo_of(live: LiveJob, task_no: int, now: datetime) -> str:
+    """Returns what the result of a task with ``memoize`` is kept under: a digest of everything it may depend on.
+
+    That is: group, job type, the task as rendered, names and contents of the artifacts that it gets, and its key.
+
+    Raises:
+        TemplateError: the task or the key cannot be rendered.
+        DataError: the rendered spec exceeds what a dispatch may carry.
+    """
+    task, context = live.program.tasks[task_no], _context(live, task_no, now)
+    rendered = task.compiled.render(context)
+    key = task.compiled.memo_key(context, rendered)
+    order = encode_order(live.record.job_type, task.definition, rendered, ())
+    given = [[(each.name, each.sha256) for each in fetch.artifacts] for fetch in _fetches(live, task)]
+    return hashlib.sha256(_encode((GROUP, order, given, key))).hexdigest()
+
+
 def _fetches(live: LiveJob, task: TaskProgram) -> tuple[Fetch, ...]:
     names = live.program.definition.tasks
     cells = [live.run.tasks[number] for number in task.fetch_numbers]
@@ -80,7 +102,7 @@ def _injected(live: LiveJob, task_no: int | None, now: datetime) -> dict[str, Js
         "job_retry": job.retries_used,
         "job_elapsed_s": round((now - started).total_seconds(), 3),
         "user": record.user_name,
-        "group": "default",
+        "group": GROUP,
     }
     if task_no is not None:
         cell = live.run.tasks[task_no]

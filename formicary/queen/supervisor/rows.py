@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from formicary.ids import Incarnation, JobId
-from formicary.model.jobs import ArtifactRef, CacheRecord
+from formicary.model.jobs import ArtifactRef, CacheRecord, ReusedFrom
 from formicary.model.states import JobState, TaskState
 from formicary.states.cells import JobCell, TaskCell
 from formicary.store.rows import AttemptRow, HistoryRow, JobRecord, JobRow, TaskRow
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _encode = msgspec.json.Encoder().encode
 _decode_outputs = msgspec.json.Decoder(dict).decode
 _decode_cache = msgspec.json.Decoder(CacheRecord).decode
+_decode_reused = msgspec.json.Decoder(ReusedFrom).decode
 _decode_artifacts = msgspec.json.Decoder(tuple[ArtifactRef, ...]).decode
 
 
@@ -52,6 +53,8 @@ def task_row(job_id: JobId, cell: TaskCell) -> TaskRow:
         cell.started_at,
         cell.finished_at,
         _encode(cell.cache).decode() if cell.cache is not None else None,
+        cell.memo,
+        _encode(cell.reused_from).decode() if cell.reused_from is not None else None,
     )
 
 
@@ -73,6 +76,8 @@ def attempt_row(job_id: JobId, cell: TaskCell) -> AttemptRow:
         cell.started_at,
         cell.finished_at,
         _encode(cell.cache).decode() if cell.cache is not None else None,
+        cell.memo,
+        _encode(cell.reused_from).decode() if cell.reused_from is not None else None,
     )
 
 
@@ -120,6 +125,7 @@ def job_row(cell: JobCell, waiting_for: str | None) -> JobRow:
         cell.error_code,
         storable(cell.error_message),
         waiting_for if cell.finished_at is None else None,
+        cell.ignores_memo,
     )
 
 
@@ -138,6 +144,7 @@ def job_cell(record: JobRecord) -> JobCell:
     cell.finished_at = record.finished_at
     cell.error_code = record.error_code
     cell.error_message = record.error_message
+    cell.ignores_memo = record.ignores_memo
     return cell
 
 
@@ -166,6 +173,8 @@ def _fill(cell: TaskCell, row: TaskRow) -> None:
     cell.outputs = _decode_outputs(row.outputs) if row.outputs else None
     cell.artifacts = _decode_artifacts(row.artifacts) if row.artifacts else ()
     cell.cache = _decode_cache(row.cache) if row.cache else None
+    cell.memo = row.memo
+    cell.reused_from = _decode_reused(row.reused_from) if row.reused_from else None
     cell.dispatched_at = row.dispatched_at
     cell.started_at = row.started_at
     cell.finished_at = row.finished_at

@@ -28,6 +28,7 @@ from formicary.queen.supervisor.live import LiveShard
 from formicary.queen.supervisor.loading import Prepared, prepare
 from formicary.queen.supervisor.logs import ShardLogs
 from formicary.queen.supervisor.loop import HotLoop, JobEndings
+from formicary.queen.supervisor.memos import Memos
 from formicary.queen.supervisor.program import Programs
 from formicary.queen.supervisor.sweep import Sweep, waiting_reasons
 from formicary.queen.supervisor.takeover import Takeover
@@ -36,6 +37,7 @@ from formicary.store.commands import CommandStore
 from formicary.store.definitions import DefinitionStore
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
+from formicary.store.memos import MemoStore
 from formicary.store.rows import LeaseRow
 from formicary.store.shards import LoadedJob, ShardStore
 
@@ -57,6 +59,7 @@ class SupervisorStores(msgspec.Struct, frozen=True, kw_only=True):
     shards: ShardStore
     commands: CommandStore
     definitions: DefinitionStore
+    memos: MemoStore
 
 
 class SupervisorConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +110,7 @@ class Supervisor(Service):
         #: Called when another queen gave leases back.
         self.on_released: Callable[[], None] = lambda: None
         self.commands = Commands(stores.commands, stores.shards, self._programs, self.loop, clock)
+        self._memos = Memos(stores.memos, self.loop, clock)
         self._logs = ShardLogs(bus, clock, self.loop)
         self._readers: dict[int, list[asyncio.Task[None]]] = {}
         #: The newest life of each shard in this process.
@@ -123,6 +127,7 @@ class Supervisor(Service):
                 await self._until_available(self.keeper.run_once)
                 self._group.create_task(self.keeper.run())
                 self._group.create_task(self.commands.run())
+                self._group.create_task(self._memos.run())
                 self._group.create_task(self._tick())
                 self._group.create_task(self._launching.run())
                 self._group.create_task(self._even_out())

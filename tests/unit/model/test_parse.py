@@ -12,6 +12,7 @@ from formicary.model.definition import (
     BackoffPolicy,
     CachePolicy,
     JobDefinition,
+    MemoPolicy,
     RetryPolicy,
     TaskDefinition,
 )
@@ -51,6 +52,7 @@ tasks:
     after_script: [true]
     artifacts: {paths: [sales.csv, out/], exclude: ["*.tmp"], when: always, expires_after: 7d}
     cache: {key: "deps-{{ day }}", key_paths: [lock], restore_keys: deps-, paths: [.deps], expires_after: 1d}
+    memoize: {key: "{{ day }}", expires_after: 7d}
     except: "{{ day == 'monday' }}"
   - task_type: load
     method: HTTP_POST_JSON
@@ -119,6 +121,7 @@ def test_every_key_of_a_shell_task_reaches_its_field(full: JobDefinition) -> Non
     assert task.artifacts == ArtifactsPolicy(
         paths=("sales.csv", "out/"), exclude=("*.tmp",), when=ArtifactWhen.ALWAYS, expires_after_s=604800
     )
+    assert task.memoize == MemoPolicy(key="{{ day }}", expires_after_s=604800)
     assert task.cache == CachePolicy(
         key="deps-{{ day }}", key_paths=("lock",), restore_keys=("deps-",), paths=(".deps",), expires_after_s=86400
     )
@@ -244,7 +247,11 @@ def test_an_error_names_file_place_path_and_the_nearest_word(only_problem: OnlyP
         ("method: DUMMY, fan_out: {source: x}", '"fan_out" is not supported yet'),
         ("method: DUMMY, container: {image: x}", '"container" is no key of DUMMY; it belongs to DOCKER'),
         ("method: DUMMY, services: []", '"services" is no key of DUMMY; it belongs to DOCKER'),
-        ("method: DUMMY, memoize: {key: x}", '"memoize" is not supported yet'),
+        ("method: DUMMY, memoize: {}", '"key" is missing'),
+        ("method: DUMMY, memoize: {key: ' '}", "name what the result depends on"),
+        ("method: DUMMY, memoize: {key: x, expires_after: 0s}", "longer than 0"),
+        ("method: DUMMY, memoize: {key: '{{ x'}", "no valid template"),
+        ("method: DUMMY, memoize: {key: x}, always_run: true", "takes no earlier result"),
         ("method: DUMMY, timout: 3s", 'did you mean "timeout"?'),
         ("method: DUMMY, timeout: 0s", "longer than 0"),
         ("method: DUMMY, timeout: 5 minutes", "no duration"),

@@ -23,6 +23,7 @@ GOOD = [
     "method: HTTP_GET, url: '{{ x }}', timeout: PT5M",
     "method: PYTHON, function: 'a.b:c', args: [1], kwargs: {a: 1}",
     "method: DUMMY, artifacts: {paths: a, when: always, expires_after: 7d}, except: true",
+    "method: DUMMY, memoize: {key: 1, expires_after: 7d}",
     "method: SHELL, script: x, cache: {key: 1, key_paths: a, restore_keys: k, paths: [b, c], expires_after: 7d}",
 ]
 BAD = [
@@ -37,6 +38,7 @@ BAD = [
     "method: DUMMY, unknown: 1",
     "method: DUMMY, artifacts: {when: never}",
     "method: DUMMY, cache: {key: k, paths: a}",
+    "method: DUMMY, memoize: {expires_after: 7d}",
     "method: SHELL, script: x, cache: {key: k}",
     "method: SHELL, script: x, cache: {key: k, paths: []}",
     "method: DUMMY, on_exit_code: {OOPS: u}",

@@ -12,6 +12,7 @@ from formicary.testing.drill import task as task_of
 TASK_INPUTS = [
     inputs.AttemptDispatched,
     inputs.TaskExcepted,
+    inputs.TaskReused,
     inputs.TaskRefused,
     inputs.AttemptStarted,
     inputs.AttemptFinished,
