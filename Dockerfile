@@ -7,7 +7,7 @@
 ARG BASE_IMAGE=python:3.13.9-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-ARG EXTRAS=redis,kafka,pulsar
+ARG EXTRAS=redis,kafka,pulsar,s3
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE schema.sql ./
 COPY formicary formicary

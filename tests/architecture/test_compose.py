@@ -14,11 +14,15 @@ import pytest
 import yaml
 
 from brokers.registry import make_broker
+from formicary.artifacts.registry import make_store
+from formicary.artifacts.s3 import S3Store
 from formicary.settings import VARIABLES, load
 
 ROOT = Path(__file__).parents[2]
 STACKS = sorted((ROOT / "compose").glob("*.yaml"))
 FORMICARY = Path(sys.executable).parent / "formicary"
+#: What is read by the driver of the artifact store and not by us.
+LOGIN = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::?([-?])([^}]*))?\}")
 
 
@@ -70,6 +74,8 @@ def test_a_stack_follows_the_compose_specification(stack: dict[str, Any]) -> Non
 def test_a_stack_has_two_queens_three_ants_and_what_they_stand_on(path: Path, stack: dict[str, Any]) -> None:
     queens, ants = {"queen-1", "queen-2"}, {"ant-1", "ant-2", "ant-3"}
     assert stack["services"].keys() == queens | ants | {"postgres", path.stem, "s3"}
+    for name in queens | ants:
+        assert {path.stem, "s3"} <= stack["services"][name]["depends_on"].keys()
     for name in queens | ants:
         command = stack["services"][name]["command"]
         assert (command[0], command[command.index("--id") + 1]) == (name.partition("-")[0], name)
@@ -125,9 +131,10 @@ def test_every_setting_exists_and_is_accepted(stack: dict[str, Any], tmp_path: P
         if not service["image"].startswith("formicary:"):
             continue
         settings = service["environment"]
-        assert sorted(settings.keys() - known) == [], name
+        assert sorted(settings.keys() - known - LOGIN) == [], name
         loaded = load(settings | {"FORMICARY_HOME": str(tmp_path)})
         assert make_broker(loaded.broker_url).capabilities.survives_process
+        assert isinstance(make_store(loaded.artifacts_url), S3Store)
 
 
 def test_every_flag_exists(stack: dict[str, Any]) -> None:

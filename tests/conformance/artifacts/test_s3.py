@@ -20,7 +20,7 @@ from formicary.artifacts.base import (
     ArtifactStoreUnavailableError,
 )
 from formicary.artifacts.registry import make_store
-from tests.conformance.artifacts.conftest import BUCKET, S3Server
+from tests.conformance.artifacts.server import BUCKET, S3Server
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client

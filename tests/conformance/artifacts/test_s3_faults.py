@@ -17,8 +17,8 @@ from formicary.artifacts.base import (
     ArtifactStoreUnavailableError,
 )
 from formicary.artifacts.registry import make_store
-from tests.conformance.artifacts.conftest import BUCKET, S3Server
 from tests.conformance.artifacts.proxy import Fault, Proxy, Request
+from tests.conformance.artifacts.server import BUCKET, S3Server
 
 MEBIBYTE = 1024 * 1024
 
