@@ -122,6 +122,7 @@ CREATE TABLE tasks (
     PRIMARY KEY (job_id, task_no)
 ) WITH (fillfactor = 45);
 COMMENT ON TABLE tasks IS 'The present state of every task that ever left PENDING.';
+CREATE INDEX tasks_with_cache ON tasks (job_id) WHERE cache IS NOT NULL;
 CREATE INDEX tasks_by_memo ON tasks (memo) WHERE memo IS NOT NULL;
 
 CREATE TABLE task_attempts (
@@ -145,6 +146,7 @@ CREATE TABLE task_attempts (
     PRIMARY KEY (job_id, task_no, attempt)
 );
 COMMENT ON TABLE task_attempts IS 'Ended attempts that a newer one replaced in tasks.';
+CREATE INDEX task_attempts_with_cache ON task_attempts (job_id) WHERE cache IS NOT NULL;
 CREATE INDEX task_attempts_by_memo ON task_attempts (memo) WHERE memo IS NOT NULL;
 
 CREATE TABLE job_history (

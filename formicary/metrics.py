@@ -29,6 +29,8 @@ COMMANDS_HANDLED = Counter(
     "formicary_commands_handled", "Commands of other services that this queen dealt with, by outcome.", ["outcome"]
 )
 LIFECYCLE_EVENTS = Counter("formicary_lifecycle_events", "Changes of jobs and tasks that this queen published.")
+CACHES_EVICTED = Counter("formicary_caches_evicted", "Archives of caches that this queen deleted.")
+CACHE_BYTES = Gauge("formicary_cache_bytes", "What all caches take, packed; 0 where another queen looks after them.")
 ANTS_LIVE = Gauge("formicary_ants_live", "Ants registered with this queen and not lost.")
 
 

@@ -33,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     lease_s: float = 10.0
     ant_lease_s: float = 60.0
+    cache_limit: str = "5GB"
+    cache_total_limit: str = "50GB"
     shell_user: str | None = None
     shell_limits: str | None = None
     shell_umask: str | None = None
@@ -244,6 +246,8 @@ VARIABLES = (
     Variable("FORMICARY_TOKEN", "token", str, "token of the client commands"),
     Variable("FORMICARY_LEASE_S", "lease_s", _seconds(0.5, 3600), "life of a queen's leases, in seconds"),
     Variable("FORMICARY_ANT_LEASE_S", "ant_lease_s", _seconds(1, 86400), "life of an ant's lease, in seconds"),
+    Variable("FORMICARY_CACHE_LIMIT", "cache_limit", str, "what the caches of one job type may take, such as 5GB"),
+    Variable("FORMICARY_CACHE_TOTAL_LIMIT", "cache_total_limit", str, "what all caches may take, such as 50GB"),
     Variable("FORMICARY_SHELL_USER", "shell_user", str, "user or user:group that runs scripts; unset: the ant's own"),
     Variable(
         "FORMICARY_SHELL_LIMITS",

@@ -29,10 +29,12 @@ from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.registry import make_store
 from formicary.artifacts.waiting import open_when_there
 from formicary.bus import Bus, Outgoing
+from formicary.cache_limits import cache_limits
 from formicary.clock import Clock, SystemClock
 from formicary.events import topics
 from formicary.events.jobs import JobCommandIssued
 from formicary.ids import AntId, JobId, QueenId, new_uuid7
+from formicary.queen.caches import CacheEviction
 from formicary.queen.commands_desk import CommandsDesk
 from formicary.queen.lifecycle import LifecyclePublisher
 from formicary.queen.logs import LogWriter
@@ -44,6 +46,7 @@ from formicary.queen.supervisor.supervisor import Supervisor, SupervisorConfig, 
 from formicary.queen.watch import JobWatch, Signals
 from formicary.service import Service
 from formicary.settings import Settings
+from formicary.store.caches import CacheUses
 from formicary.store.claims import ClaimStore
 from formicary.store.commands import CommandStore
 from formicary.store.database import Database
@@ -235,6 +238,10 @@ class _Foundation:
         await self._start(supervisor)
         self._stack.push_async_callback(self._flush, supervisor)
         await self._start(scheduler)
+        limits = cache_limits(self._settings)
+        await self._start(
+            CacheEviction(self._need(self._artifacts), CacheUses(database), scheduler, self._clock, limits)
+        )
         around = Surroundings(
             clock=self._clock,
             wake=bell,
@@ -266,6 +273,7 @@ class _Foundation:
             topics_are_dear=bus.capabilities.topics_are_dear,
             shard_count=shard_count,
             broker_url=self._settings.broker_url,
+            cache_limit_bytes=cache_limits(self._settings).job_type_bytes,
             is_home_passable=self._settings.shell_user is not None,
         )
         executors = await self._executors(options, config)
