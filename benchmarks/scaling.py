@@ -31,8 +31,8 @@ _SHORT_QUEUE = 1_000
 _MEASURED = 20_000
 _FILL = """
 INSERT INTO jobs (id, job_type_id, definition_id, shard, state, due_at, created_at)
-SELECT gen_random_uuid(), t.id, d.id, n % (SELECT count(*) FROM leases WHERE shard IS NOT NULL), 'PENDING',
-    now(), now()
+SELECT uuidv7((n - $1) * interval '1 ms'), t.id, d.id, n % (SELECT count(*) FROM leases WHERE shard IS NOT NULL),
+    'PENDING', now() + (n - $1) * interval '1 ms', now() + (n - $1) * interval '1 ms'
 FROM generate_series(1, $1) AS n CROSS JOIN definitions d JOIN job_types t USING (job_type)
 WHERE d.job_type = 'wide-1'"""
 
@@ -150,7 +150,7 @@ async def _filled(folder: Path, count: int) -> float:
         await postgres.stop()
 
 
-async def _look(claims: ClaimStore, limit: int = 1000, rounds: int = 20) -> float:
+async def _look(claims: ClaimStore, limit: int = 1000, rounds: int = 100) -> float:
     times = []
     for _ in range(rounds):
         started = time.perf_counter()
