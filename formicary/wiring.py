@@ -59,7 +59,7 @@ from formicary.store.lifecycle import LifecycleStore
 from formicary.store.logs import LogStore
 from formicary.store.memos import MemoStore
 from formicary.store.migrations import migrate
-from formicary.store.rows import JobRecord
+from formicary.store.rows import JobRecord, NewJob
 from formicary.store.shards import ShardStore
 
 log = structlog.get_logger(__name__)
@@ -245,6 +245,7 @@ class _Foundation:
         around = Surroundings(
             clock=self._clock,
             wake=bell,
+            starter=bell,
             watch=watch,
             log_signals=log_signals,
             log_backlog=_LogBacklog(bus),
@@ -364,6 +365,13 @@ class _Bell:
             self.scheduler.offer(startable)
         elif self.scheduler is not None:
             self.scheduler.wake()
+
+    async def begin(self, row: NewJob, record: JobRecord) -> bool:
+        """Has the scheduler insert and start a job, if it can."""
+        is_started = self.scheduler is not None and await self.scheduler.begin(row, record)
+        if is_started and self.lifecycle is not None:
+            self.lifecycle.wake()
+        return is_started
 
     def command(self, shard: int) -> None:
         """Wakes the shard's owner: in process, or over the bus."""

@@ -96,7 +96,7 @@ class JobStore:
         """
         if not jobs:
             return []
-        rows = await self._database.fetch(_SUBMIT, *_submission(jobs))
+        rows = await self._database.fetch(_SUBMIT, *submission(jobs))
         return [Inserted(JobId(row["job_id"]), InsertOutcome(row["outcome"])) for row in rows]
 
     async def get(self, job_id: JobId) -> StoredJob | None:
@@ -186,7 +186,8 @@ class JobStore:
         )
 
 
-def _submission(jobs: Sequence[NewJob]) -> Sequence[Sequence[object]]:
+def submission(jobs: Sequence[NewJob]) -> Sequence[Sequence[object]]:
+    """Returns the arguments of the SQL function ``submit_jobs``."""
     values = list(columns([msgspec.structs.astuple(job) for job in jobs], len(NewJob.__struct_fields__)))
     for name in ("due_at", "scheduled_at", "created_at"):
         index = NewJob.__struct_fields__.index(name)

@@ -27,7 +27,8 @@ from formicary.store.database import (
     columns,
 )
 from formicary.store.errors import ClaimConflictError, DataRefusedError, FencedError, NotCommittedError
-from formicary.store.rows import JournalBatch, ShardMark
+from formicary.store.jobs import submission
+from formicary.store.rows import JournalBatch, NewJob, ShardMark
 
 if TYPE_CHECKING:
     from asyncpg.prepared_stmt import PreparedStatement
@@ -41,6 +42,9 @@ CLAIM_CONFLICT = "FM002"
 PARAMETER_COUNT = 16
 
 _COMMIT = f"SELECT journal_commit({', '.join(f'${number}' for number in range(1, PARAMETER_COUNT + 1))})"
+_SUBMISSION = ", ".join(f"${PARAMETER_COUNT + number}" for number in range(1, len(NewJob.__struct_fields__) + 1))
+#: The aggregate has the jobs inserted before the journal looks for them.
+_SUBMIT_AND_COMMIT = f"{_COMMIT} FROM (SELECT count(*) AS count FROM submit_jobs({_SUBMISSION})) AS s WHERE s.count > 0"
 
 _SETTLE = """
 WITH seen AS MATERIALIZED (
@@ -66,7 +70,7 @@ class Journal:
         self._number = 0
         self._turn = asyncio.Lock()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
-        self._statement: PreparedStatement[asyncpg.Record] | None = None
+        self._statements: dict[str, PreparedStatement[asyncpg.Record]] = {}
 
     async def commit(self, batch: JournalBatch) -> None:
         """Writes all of the batch, durably, or nothing.
@@ -84,7 +88,7 @@ class Journal:
             _refuse_content(batch)
             return
         async with self._turn:
-            statement = await self._ready()
+            statement = await self._ready(_SUBMIT_AND_COMMIT if batch.fresh else _COMMIT)
             self._number += 1
             try:
                 await statement.fetchval(*_arguments(batch, self._incarnation, self._number), timeout=COMMIT_TIMEOUT_S)
@@ -99,30 +103,36 @@ class Journal:
                 self._drop()
                 raise
 
+    async def connect(self) -> None:
+        """Returns when there is a connection, for as long as it takes."""
+        await self._ready(_COMMIT)
+
     async def close(self) -> None:
         """Closes the connection; safe twice and before the first commit."""
-        connection, self._connection, self._statement = self._connection, None, None
+        connection, self._connection, self._statements = self._connection, None, {}
         if connection is not None and not connection.is_closed():
             try:
                 await connection.close(timeout=5.0)
             except AWAY_ERRORS:
                 connection.terminate()
 
-    async def _ready(self) -> "PreparedStatement[asyncpg.Record]":
+    async def _ready(self, sql: str) -> "PreparedStatement[asyncpg.Record]":
         """Returns the prepared statement, connecting first where needed, for as long as it takes."""
         pause_s = FIRST_RETRY_S
-        while self._statement is None or self._connection is None or self._connection.is_closed():
+        while sql not in self._statements or self._connection is None or self._connection.is_closed():
             try:
-                self._connection = await self._database.connect()
-                self._statement = await self._connection.prepare(_COMMIT)
+                if self._connection is None or self._connection.is_closed():
+                    self._connection, self._statements = await self._database.connect(), {}
+                self._statements[sql] = await self._connection.prepare(sql)
             except (UnavailableError, *AWAY_ERRORS) as error:
                 log.warning("journal_waits_for_database", error=str(error), retry_in_s=pause_s)
+                self._drop()
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, LAST_RETRY_S)
-        return self._statement
+        return self._statements[sql]
 
     def _drop(self) -> None:
-        connection, self._connection, self._statement = self._connection, None, None
+        connection, self._connection, self._statements = self._connection, None, {}
         if connection is not None:
             connection.terminate()
 
@@ -148,7 +158,7 @@ class Journal:
 
     async def _settled(self, shards: list[int], epochs: list[int], number: int) -> list[Record]:
         while True:
-            await self._ready()
+            await self._ready(_COMMIT)
             assert self._connection is not None
             try:
                 return await self._connection.fetch(
@@ -161,7 +171,7 @@ class Journal:
 
 
 def _refuse_content(batch: JournalBatch) -> None:
-    fields = (batch.jobs, batch.tasks, batch.attempts, batch.history, batch.commands_done, batch.claims)
+    fields = (batch.jobs, batch.tasks, batch.attempts, batch.history, batch.commands_done, batch.claims, batch.fresh)
     if any(fields) or batch.running_deltas:
         raise ValueError("a journal batch with content must name the shards that it touches")
 
@@ -180,6 +190,7 @@ def _arguments(batch: JournalBatch, incarnation: str, number: int) -> Sequence[A
         batch.claims,
         tuple(batch.running_deltas),
         tuple(batch.running_deltas.values()),
+        *(submission(batch.fresh) if batch.fresh else ()),
     )
 
 

@@ -115,6 +115,8 @@ class JournalBatch(msgspec.Struct, kw_only=True):
     """Everything one batch commits, all or nothing.
 
     ``claims`` are jobs that this batch takes from PENDING, under the leader's epoch; each has a ``JobRow`` too.
+    ``fresh`` are those of them that it submits first, as ``JobStore.insert`` does; one that makes no new job, because
+    its key was used or its definition is not the newest, refuses the batch like a claim that no longer holds.
     ``running_deltas``: job type id -> change of ``running_count`` (+1 per claim, -1 per end). A positive change that
     would exceed ``max_concurrency`` refuses the batch like a claim that no longer holds.
     """
@@ -126,6 +128,7 @@ class JournalBatch(msgspec.Struct, kw_only=True):
     history: Sequence[HistoryRow] = ()
     commands_done: Sequence[CommandDone] = ()
     claims: Sequence[JobId] = ()
+    fresh: "Sequence[NewJob]" = ()
     leader_epoch: int | None = None
     running_deltas: dict[int, int] = {}
 

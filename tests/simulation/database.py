@@ -142,8 +142,10 @@ class MemoryDatabase(LeaseTable):
         self.check_leader(batch)
         self.check_epochs(batch.shards)
         self.check_number(incarnation, number, batch.shards)
-        self._check_claims(batch.claims)
-        self._check_counts(batch)
+        fresh = {job.id: job.job_type_id for job in batch.fresh if self._is_new(job)}
+        self._check_claims(batch.claims, fresh)
+        self._check_counts(batch, fresh)
+        self.insert(batch.fresh)
         self.write_marks(incarnation, number, batch.shards)
         self.write_positions(batch.shards)
         self._write_jobs(batch.jobs)
@@ -177,14 +179,20 @@ class MemoryDatabase(LeaseTable):
             if lease.mark_incarnation == incarnation and lease.mark_batch >= number:
                 raise NotCommittedError("the database refused a batch: batch number used")
 
-    def _check_claims(self, claims: Sequence[JobId]) -> None:
+    def _is_new(self, job: NewJob) -> bool:
+        key = None if job.idempotency_key is None else self.keys.get(job.idempotency_key)
+        return job.id not in self.jobs and (key is None or key == Key(job.body_sha256, job.id))
+
+    def _check_claims(self, claims: Sequence[JobId], fresh: Collection[JobId]) -> None:
         refused = [
-            job_id for job_id in claims if job_id not in self.jobs or self.jobs[job_id].record.state != "PENDING"
+            job_id
+            for job_id in claims
+            if job_id not in fresh and (job_id not in self.jobs or self.jobs[job_id].record.state != "PENDING")
         ]
         if refused:
             raise ClaimConflictError(refused)
 
-    def _check_counts(self, batch: JournalBatch) -> None:
+    def _check_counts(self, batch: JournalBatch, fresh: Mapping[JobId, int]) -> None:
         full = {
             job_type.id
             for job_type_id, change in batch.running_deltas.items()
@@ -193,7 +201,11 @@ class MemoryDatabase(LeaseTable):
         }
         if full:
             raise ClaimConflictError(
-                [job_id for job_id in batch.claims if self.jobs[job_id].record.job_type_id in full]
+                [
+                    job_id
+                    for job_id in batch.claims
+                    if (fresh.get(job_id) or self.jobs[job_id].record.job_type_id) in full
+                ]
             )
 
     def write_marks(self, incarnation: str, number: int, marks: Sequence[ShardMark]) -> None:

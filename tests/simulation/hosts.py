@@ -203,7 +203,7 @@ class QueenHost(Host):
         self.kill()
 
     async def submit(self, submission: Submission) -> None:
-        """Takes a job, as the manager does: it is written, and then offered to the scheduler."""
+        """Takes a job, as the manager does: it starts as it is written, or is written and offered to the scheduler."""
         assert self.process is not None
         clock = ProcessClock(self.process)
         record = submission.definition
@@ -221,11 +221,15 @@ class QueenHost(Host):
             labels="{}",
             rendered_source=None,
         )
+        is_limited = self.world.database.job_types[record.job_type_id].max_concurrency is not None
+        row = _record(job, submission)
+        if not is_limited and self.scheduler is not None and await self.scheduler.begin(job, row):
+            self.world.accepted.add(submission.job_id)
+            return
         await MemoryJobStore(self.world.database, self.call).insert([job])
         self.world.accepted.add(submission.job_id)
         if self.scheduler is not None:
-            limit = self.world.database.job_types[record.job_type_id].max_concurrency
-            self.scheduler.offer([_record(job, submission)]) if limit is None else self.scheduler.wake()
+            self.scheduler.wake() if is_limited else self.scheduler.offer([row])
 
     async def command(self, job_id: JobId, kind: str) -> None:
         """Takes a command, as the manager does: to a job that nobody has claimed at once, to others as a row."""

@@ -60,6 +60,9 @@ class MemoryJournal(Journal):
             except UnavailableError as error:
                 await self._settle(batch.shards, error)
 
+    async def connect(self) -> None:
+        """Needs nothing."""
+
     async def close(self) -> None:
         """Needs nothing."""
 

@@ -15,7 +15,7 @@ from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
 from formicary.store.jobs import JobStore
 from formicary.store.logs import LogStore
-from formicary.store.rows import JobRecord
+from formicary.store.rows import JobRecord, NewJob
 
 
 class Wake(Protocol):
@@ -31,6 +31,22 @@ class Wake(Protocol):
     def command(self, shard: int) -> None:
         """Says that ``job_commands`` has rows for ``shard``."""
         ...
+
+
+class Starter(Protocol):
+    """Inserts jobs and starts them in the same commit, where nothing else waits."""
+
+    async def begin(self, row: NewJob, record: JobRecord) -> bool:
+        """Says whether the job is committed; where not, inserting it is safe. It is due at once, its type unlimited."""
+        ...
+
+
+class NoStarter:
+    """Starts nothing."""
+
+    async def begin(self, row: NewJob, record: JobRecord) -> bool:
+        """Returns False."""
+        return False
 
 
 class AntDirectory(Protocol):
@@ -94,3 +110,4 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     log_backlog: LogBacklog
     ants: AntDirectory
     waits: TaskWaits = NoTaskWaits()
+    starter: Starter = NoStarter()

@@ -53,7 +53,7 @@ class Manager:
         self._around = surroundings
         self._book = DefinitionBook(stores.definitions)
         self._intake = Intake(stores.jobs)
-        self._submissions = Submissions(self._book, self._intake, surroundings.clock, shard_count)
+        self._submissions = Submissions(self._book, self._intake, surroundings.starter, surroundings.clock, shard_count)
 
     async def close(self) -> None:
         """Waits for the inserts under way. Safe twice."""
@@ -128,8 +128,10 @@ class Manager:
         created = [result for result in results if isinstance(result, Submitted)]
         if created:
             JOBS_SUBMITTED.inc(len(created))
-            startable = [result.startable for result in created if result.startable is not None]
-            self._around.wake.submitted(startable if len(startable) == len(created) else ())
+        waiting = [result for result in created if not result.is_started]
+        if waiting:
+            startable = [result.startable for result in waiting if result.startable is not None]
+            self._around.wake.submitted(startable if len(startable) == len(waiting) else ())
         return [await self._first(result) if isinstance(result, str) else result for result in results]
 
     async def _first(self, job_id: JobId) -> Submitted:

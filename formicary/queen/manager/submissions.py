@@ -15,6 +15,7 @@ from formicary.model.jobs import JobRequest, JobView, TaskView
 from formicary.model.states import JobState
 from formicary.queen.manager.book import DefinitionBook, Known
 from formicary.queen.manager.checks import as_utc, check_request, encode_params, missing_params, refuse
+from formicary.queen.manager.contracts import Starter
 from formicary.queen.manager.intake import Intake
 from formicary.queen.manager.rendering import Renderer
 from formicary.store.jobs import Inserted, InsertOutcome
@@ -29,12 +30,13 @@ _VERSIONS_CHASED = 5
 class Submitted(NamedTuple):
     """An accepted job; ``is_new`` is False where its idempotency key had been seen with the same body.
 
-    ``startable`` is its row where nothing keeps it from starting at once.
+    ``startable`` is its row where nothing keeps it from starting at once; ``is_started``: it did, in the same commit.
     """
 
     job: JobView
     is_new: bool
     startable: JobRecord | None = None
+    is_started: bool = False
 
 
 class Draft(NamedTuple):
@@ -95,8 +97,9 @@ class Draft(NamedTuple):
 class Submissions:
     """Turns requests into rows, and rows into jobs."""
 
-    def __init__(self, book: DefinitionBook, intake: Intake, clock: Clock, shard_count: int) -> None:
+    def __init__(self, book: DefinitionBook, intake: Intake, starter: Starter, clock: Clock, shard_count: int) -> None:
         self._book = book
+        self._starter = starter
         self._intake = intake
         self._clock = clock
         self._shard_count = shard_count
@@ -143,6 +146,9 @@ class Submissions:
                     raise
         if not drafts:
             return []
+        if len(drafts) == 1 and (started := await self._started(*drafts.values())) is not None:
+            results.update(dict.fromkeys(drafts, started))
+            return []
         inserted = await self._intake.insert([draft.row for draft in drafts.values()])
         stale: list[int] = []
         for (number, draft), outcome in zip(drafts.items(), inserted, strict=True):
@@ -152,6 +158,12 @@ class Submissions:
             else:
                 results[number] = result
         return stale
+
+    async def _started(self, draft: Draft) -> Submitted | None:
+        record = draft.startable()
+        if record is None or not await self._starter.begin(draft.row, record):
+            return None
+        return Submitted(draft.view(), is_new=True, is_started=True)
 
     async def _draft(self, request: JobRequest, job_id: JobId, now: datetime) -> Draft:
         check_request(request)

@@ -21,7 +21,7 @@ from formicary.service import Service
 from formicary.store.claims import ClaimStore
 from formicary.store.jobs import JobStore
 from formicary.store.leases import LeaseStore
-from formicary.store.rows import JobRecord, LeaseRow
+from formicary.store.rows import JobRecord, LeaseRow, NewJob
 from formicary.store.shards import LoadedJob
 
 log = structlog.get_logger(__name__)
@@ -34,6 +34,8 @@ CLAIM_COUNT = 1000
 POLL_S = 1.0
 #: What a leader that leaves gives the broker to take its word that leadership is free, in seconds.
 ANNOUNCE_S = 2.0
+#: How long a submission waits for its commit together with its start, in seconds.
+START_S = 2.0
 
 
 #: Between two looks while jobs are due that could not be claimed: their type is blocked, or memory is full.
@@ -61,6 +63,10 @@ class Launcher(Protocol):
 
     def launch_known(self, loaded: Sequence[LoadedJob], leader_epoch: int) -> bool:
         """Starts jobs at once, or says False and starts none."""
+        ...
+
+    def submit(self, row: NewJob, record: JobRecord, leader_epoch: int) -> "asyncio.Future[bool] | None":
+        """Inserts and starts a job; None: does neither. False: it may not be there."""
         ...
 
 
@@ -100,6 +106,25 @@ class Scheduler(Service):
         """Returns the epoch in which this queen leads; None where another does."""
         return self._keeper.epoch(LEADER) if self._keeper.is_valid(LEADER) else None
 
+    async def begin(self, row: NewJob, record: JobRecord) -> bool:
+        """Inserts and starts a job that is due at once and of a type without a limit, in one commit.
+
+        Returns:
+            Whether it is committed. Where not, as while other jobs wait, nothing is known of it, and inserting it is
+            safe.
+        """
+        epoch = self._idle_epoch(1)
+        if epoch is None or not self._launcher.owns(record.shard):
+            return False
+        begun = self._launcher.submit(row, record, epoch)
+        if begun is None:
+            return False
+        try:
+            async with asyncio.timeout(START_S):
+                return await begun
+        except TimeoutError:
+            return False
+
     def offer(self, records: Sequence[JobRecord]) -> None:
         """Takes jobs that were just inserted, due at once and of types without a limit; wakes where it cannot.
 
@@ -107,13 +132,15 @@ class Scheduler(Service):
         checks that they are PENDING still, and leaves out those that are not.
         """
         own = [LoadedJob(record, []) for record in records if self._launcher.owns(record.shard)]
-        epoch = self._keeper.epoch(LEADER)
-        is_idle = not self._has_backlog and self._keeper.is_valid(LEADER) and self._launcher.room() > len(own)
-        is_taken = (
-            epoch is not None and is_idle and len(own) == len(records) and self._launcher.launch_known(own, epoch)
-        )
-        if not is_taken:
+        epoch = self._idle_epoch(len(own))
+        if epoch is None or len(own) < len(records) or not self._launcher.launch_known(own, epoch):
             self.wake()
+
+    def _idle_epoch(self, count: int) -> int | None:
+        """Returns the epoch in which this queen leads, if nothing waits and there is room for ``count`` jobs."""
+        if self._has_backlog or self._launcher.room() <= count:
+            return None
+        return self.leader_epoch()
 
     def leases_free(self) -> None:
         """Looks at once whether this queen can lead: another one gave its leases back."""

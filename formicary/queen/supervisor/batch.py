@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -10,12 +11,29 @@ from formicary.bus import Outgoing
 from formicary.ids import JobId
 from formicary.queen.supervisor.live import LiveJob, LiveShard, Receipt
 from formicary.queen.supervisor.rows import attempt_row, job_row, storable, task_changes, task_row
-from formicary.store.rows import AttemptRow, CommandDone, HistoryRow, JobRow, JournalBatch, ShardMark, TaskRow
+from formicary.store.rows import AttemptRow, CommandDone, HistoryRow, JobRow, JournalBatch, NewJob, ShardMark, TaskRow
+
+
+class Fresh(NamedTuple):
+    """A submission that starts in the commit that inserts it.
+
+    ``is_begun`` becomes True once that is certain, False where nothing is known of it; whoever stops waiting cancels
+    it.
+    """
+
+    row: NewJob
+    is_begun: asyncio.Future[bool]
+
+    def answer(self, is_begun: bool) -> None:
+        """Tells who waits."""
+        if not self.is_begun.done():
+            self.is_begun.set_result(is_begun)
 
 
 class Batch:
     """Changes that will be committed together, and the messages that leave after that.
 
+    ``fresh`` are claims of jobs that are in no table yet, with their rows and with who waits to hear of them;
     ``counts`` holds per job by how much it changes the running count of its type: +1 for a claim, -1 for an end.
     ``waiters`` are told once the batch is committed and its messages are with the broker.
     """
@@ -25,6 +43,7 @@ class Batch:
         "commands_done",
         "counts",
         "ended",
+        "fresh",
         "jobs",
         "leader_epoch",
         "moves_positions",
@@ -41,6 +60,7 @@ class Batch:
         self.commands_done: dict[LiveShard, list[CommandDone]] = {}
         self.moves_positions = False
         self.claims: dict[LiveJob, None] = {}
+        self.fresh: dict[LiveJob, Fresh] = {}
         self.leader_epoch: int | None = None
         self.counts: dict[LiveJob, int] = {}
         self.ended: list[JobId] = []
@@ -72,6 +92,16 @@ class Batch:
         self.leader_epoch = leader_epoch
         self.counts[live] = self.counts.get(live, 0) + 1
 
+    def submit(self, live: LiveJob, fresh: "Fresh", leader_epoch: int) -> None:
+        """Notes that the job is inserted and claimed by this batch."""
+        self.fresh[live] = fresh
+        self.claim(live, leader_epoch)
+
+    def answer(self, *, is_committed: bool) -> None:
+        """Tells those who wait for fresh jobs what became of them."""
+        for live, fresh in self.fresh.items():
+            fresh.answer(is_committed and not live.is_void)
+
     def end(self, live: LiveJob) -> None:
         """Notes that the job is over."""
         self.ended.append(live.id)
@@ -99,6 +129,7 @@ class Batch:
             history=history,
             commands_done=[command for commands in self.commands_done.values() for command in commands],
             claims=[live.id for live in self.claims if not live.is_void],
+            fresh=[fresh.row for live, fresh in self.fresh.items() if not live.is_void],
             leader_epoch=self.leader_epoch,
             running_deltas=self.running_deltas(),
         )
@@ -124,6 +155,8 @@ class Batch:
         gone = [live for live in self.jobs if live.shard is shard]
         for live in gone:
             live.is_void = True
+            if live in self.fresh:
+                self.fresh[live].answer(False)
         self.forget({live.id for live in gone})
         self.outgoing = [out for out in self.outgoing if getattr(out.event, "shard", None) != shard.number]
 
@@ -178,5 +211,6 @@ def rows_of(rows: JournalBatch, job_ids: Collection[JobId], running_deltas: dict
         attempts=[row for row in rows.attempts if row.job_id in job_ids],
         history=[row for row in rows.history if row.job_id in job_ids],
         claims=[job_id for job_id in rows.claims if job_id in job_ids],
+        fresh=[row for row in rows.fresh if row.id in job_ids],
         running_deltas=running_deltas,
     )

@@ -75,6 +75,15 @@ class Committer:
 
     async def commit(self, batch: Batch) -> None:
         """Commits one batch and hands its messages to the publisher; tells ``Failures`` what could not be."""
+        try:
+            await self._commit(batch)
+        finally:
+            batch.answer(is_committed=batch.receipt.is_committed)
+
+    async def _commit(self, batch: Batch) -> None:
+        if batch.fresh:
+            await self._journal.connect()
+            self._give_up(batch)
         rows = batch.close(self._clock.now())
         try:
             with COMMIT_SECONDS.time():
@@ -91,6 +100,13 @@ class Committer:
             self._ended(batch.ended)
         if batch.outgoing or batch.waiters:
             await self._publishing.put((batch.outgoing, batch.waiters))
+
+    def _give_up(self, batch: Batch) -> None:
+        """Drops submissions that nobody waits for any more: who was told that the database is away submits again."""
+        alone = [live for live, fresh in batch.fresh.items() if fresh.is_begun.done()]
+        if alone:
+            self._failures.drop_jobs(alone)
+            batch.forget({live.id for live in alone})
 
     async def _write(self, batch: Batch, rows: JournalBatch) -> Sequence[ShardMark]:
         """Writes the rows, less those of jobs that cannot be written; returns the marks that were committed."""

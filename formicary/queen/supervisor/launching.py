@@ -8,12 +8,13 @@ import structlog
 
 from formicary.errors import UnavailableError
 from formicary.model.states import JobState
-from formicary.queen.supervisor.live import LiveShard
+from formicary.queen.supervisor.batch import Fresh
+from formicary.queen.supervisor.live import LiveJob, LiveShard
 from formicary.queen.supervisor.loading import Prepared, bring_to_life, prepare
 from formicary.queen.supervisor.loop import HotLoop
-from formicary.queen.supervisor.program import Programs
+from formicary.queen.supervisor.program import Program, Programs
 from formicary.queen.supervisor.rendering import beginning
-from formicary.store.rows import JobRecord
+from formicary.store.rows import JobRecord, NewJob
 from formicary.store.shards import LoadedJob, ShardStore
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,22 @@ class Launching:
             prepared.append((item, program))
         self._claim(prepared, leader_epoch)
         return True
+
+    def submit(self, row: NewJob, record: JobRecord, leader_epoch: int) -> "asyncio.Future[bool] | None":
+        """Inserts, claims and starts a job of an own shard in one commit.
+
+        Returns:
+            What will be True once that is committed and False where it is not known to be; None where nothing is done,
+            because its program is not compiled yet or much else is on its way.
+        """
+        program = self._programs.cached(record)
+        if program is None or not self._loop.is_calm() or self._is_known(record):
+            return None
+        fresh = Fresh(row, self._loop.expect_answer())
+        prepared = (LoadedJob(record, []), program)
+        self._loop.claiming.add(record.id)
+        self._loop.put(lambda now: self._begin_fresh(prepared, fresh, leader_epoch, now))
+        return fresh.is_begun
 
     def wake(self) -> None:
         """Has READY jobs looked for now."""
@@ -94,14 +111,28 @@ class Launching:
     def _begin_claimed(self, prepared: Iterable[Prepared], leader_epoch: int, now: datetime) -> None:
         engine = self._loop.engine
         for item, program in prepared:
-            shard = self._loop.shards.get(item.job.shard)
-            if shard is None or item.job.id in shard.jobs:
-                self._loop.claiming.discard(item.job.id)
-                continue
-            live = shard.jobs[item.job.id] = bring_to_life(item, program, shard)
-            live.run.job.state = JobState.READY
-            engine.batch.claim(live, leader_epoch)
-            engine.step(live, beginning(live, now))
+            live = self._ready(item, program)
+            if live is not None:
+                engine.batch.claim(live, leader_epoch)
+                engine.step(live, beginning(live, now))
+
+    def _begin_fresh(self, prepared: Prepared, fresh: Fresh, leader_epoch: int, now: datetime) -> None:
+        live = self._ready(*prepared)
+        if live is None:
+            fresh.answer(False)
+            return
+        self._loop.engine.batch.submit(live, fresh, leader_epoch)
+        self._loop.engine.step(live, beginning(live, now))
+
+    def _ready(self, item: LoadedJob, program: Program) -> LiveJob | None:
+        """Returns the job, live and READY; None where its shard is gone or has it already."""
+        shard = self._loop.shards.get(item.job.shard)
+        if shard is None or item.job.id in shard.jobs:
+            self._loop.claiming.discard(item.job.id)
+            return None
+        live = shard.jobs[item.job.id] = bring_to_life(item, program, shard)
+        live.run.job.state = JobState.READY
+        return live
 
     def _adopt(self, prepared: Iterable[Prepared], shards: dict[int, LiveShard], now: datetime) -> None:
         for item, program in prepared:

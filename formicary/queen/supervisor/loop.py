@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 #: Rows of an open batch beyond which stepping waits for the commit before it.
 MAX_OPEN_JOBS = 20_000
+#: Jobs of an open batch, and submissions on their way to one, below which a submission may wait for its commit.
+CALM_JOBS = 32
 
 Work = Callable[[datetime], None]
 """Something that happened, to be applied to memory by the loop at the time given."""
@@ -66,6 +68,7 @@ class HotLoop(Service):
         self._open = asyncio.Event()
         self._taken = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._answers: set[asyncio.Future[bool]] = set()
         #: Called after shards were dropped because the database is behind the memory, to load them again.
         self.on_drop: Callable[[list[LiveShard], str], None] = lambda shards, why: None
         #: Jobs claimed in memory whose claim is not committed yet.
@@ -81,16 +84,34 @@ class HotLoop(Service):
 
     async def run(self) -> None:
         """Runs the loop and the committer."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._committer.run(self._take))
-            self.started.set()
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while len(self.engine.batch.jobs) > MAX_OPEN_JOBS:
-                    self._taken.clear()
-                    await self._taken.wait()
-                self.run_once()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._committer.run(self._take))
+                self.started.set()
+                while True:
+                    await self._step_next()
+        finally:
+            for answer in list(self._answers):
+                answer.set_result(False)
+
+    async def _step_next(self) -> None:
+        await self._wake.wait()
+        self._wake.clear()
+        while len(self.engine.batch.jobs) > MAX_OPEN_JOBS:
+            self._taken.clear()
+            await self._taken.wait()
+        self.run_once()
+
+    def expect_answer(self) -> "asyncio.Future[bool]":
+        """Returns what a batch will answer; False where the loop ends before it does."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._answers.add(answer)
+        answer.add_done_callback(self._answers.discard)
+        return answer
+
+    def is_calm(self) -> bool:
+        """Says whether the next commit is a small one."""
+        return len(self.engine.batch.jobs) < CALM_JOBS and len(self._answers) < CALM_JOBS
 
     def run_once(self) -> None:
         """Applies everything that came in, then dispatches; the open batch grows by what changed."""

@@ -38,7 +38,7 @@ from formicary.store.definitions import DefinitionStore
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
 from formicary.store.memos import MemoStore
-from formicary.store.rows import LeaseRow
+from formicary.store.rows import JobRecord, LeaseRow, NewJob
 from formicary.store.shards import LoadedJob, ShardStore
 
 log = structlog.get_logger(__name__)
@@ -180,6 +180,10 @@ class Supervisor(Service):
     def launch_known(self, loaded: Sequence[LoadedJob], leader_epoch: int) -> bool:
         """Does what ``launch`` does, at once; says False, and does nothing, where a program is not compiled yet."""
         return self._launching.launch_known(loaded, leader_epoch)
+
+    def submit(self, row: NewJob, record: JobRecord, leader_epoch: int) -> "asyncio.Future[bool] | None":
+        """Inserts, claims and starts a job of an own shard in one commit; see ``Launching.submit``."""
+        return self._launching.submit(row, record, leader_epoch)
 
     async def taken(self, row: LeaseRow) -> None:
         """Loads a shard that was won and starts reading its logs."""

@@ -235,3 +235,72 @@ async def test_a_batch_that_happened_is_found_by_its_mark(owned: Any) -> None:
     seen = await journal._settled([2, 3], [1, 1], 1)
 
     assert sorted((row["shard"], row["epoch"], row["is_ours"]) for row in seen) == [(2, 1, True), (3, 2, True)]
+
+
+def start(jobs: list[NewJob], **changes: Any) -> JournalBatch:
+    return claim(jobs, fresh=jobs, **changes)
+
+
+async def test_a_fresh_job_is_inserted_claimed_and_started_in_one_commit(
+    owned: Any, definition: DefinitionRecord
+) -> None:
+    job = owned.job(definition, params='{"n": 1}')
+
+    await owned.journal("q@1").commit(start([job]))
+
+    (loaded,) = await owned.shards.load_jobs([job.id])
+    assert (loaded.job.state, loaded.job.params) == ("EXECUTING", '{"n": 1}')
+    assert [answer.outcome.value for answer in await owned.jobs.insert([job])] == ["CREATED"]
+    assert await owned.claims.peek(10, ()) == []
+
+
+async def test_nothing_is_left_of_a_fresh_job_whose_batch_is_refused(owned: Any, definition: DefinitionRecord) -> None:
+    jobs = [owned.job(definition, idempotency_key=f"k{n}", body_sha256="b") for n in range(2)]
+    await owned.leases.take(["leader"], QueenId("other"), "other@1", 60, only_lapsed=False)
+
+    with pytest.raises(FencedError):
+        await owned.journal("q@1").commit(start(jobs))
+
+    assert await owned.shards.load_jobs([job.id for job in jobs]) == []
+    other = owned.job(definition, idempotency_key="k0", body_sha256="b")
+    assert [answer.job_id for answer in await owned.jobs.insert([other])] == [other.id]
+
+
+async def test_a_fresh_job_whose_key_was_used_is_refused_and_the_others_not_written(
+    owned: Any, definition: DefinitionRecord
+) -> None:
+    first = owned.job(definition, idempotency_key="k", body_sha256="b")
+    await owned.jobs.insert([first])
+    again, other = owned.job(definition, idempotency_key="k", body_sha256="b"), owned.job(definition)
+
+    with pytest.raises(ClaimConflictError) as conflict:
+        await owned.journal("q@1").commit(start([again, other]))
+
+    assert conflict.value.job_ids == (again.id,)
+    assert [item.job.id for item in await owned.shards.load_jobs([again.id, other.id, first.id])] == [first.id]
+
+
+async def test_a_fresh_job_of_a_full_type_is_refused(owned: Any) -> None:
+    limited = await owned.save(JobDefinition(job_type="one", source="job_type: one", max_concurrency=1))
+    jobs = [owned.job(limited) for _ in range(2)]
+
+    with pytest.raises(ClaimConflictError):
+        await owned.journal("q@1").commit(start(jobs))
+    await owned.journal("q@1").commit(start(jobs[:1]))
+
+    assert [item.job.id for item in await owned.shards.load_jobs([job.id for job in jobs])] == [jobs[0].id]
+
+
+async def test_a_fresh_job_that_is_there_already_is_claimed_as_any_other(
+    owned: Any, definition: DefinitionRecord
+) -> None:
+    pending, gone = owned.job(definition), owned.job(definition)
+    await owned.jobs.insert([pending, gone])
+    await owned.jobs.change_pending(gone.id, "cancel", "why not")
+
+    with pytest.raises(ClaimConflictError) as conflict:
+        await owned.journal("q@1").commit(start([pending, gone]))
+    await owned.journal("q@1").commit(start([pending]))
+
+    assert conflict.value.job_ids == (gone.id,)
+    assert [item.job.state for item in await owned.shards.load_jobs([pending.id])] == ["EXECUTING"]

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from formicary.ids import JobId, QueenId, new_job_id
-from formicary.model.definition import DefinitionRecord
+from formicary.model.definition import DefinitionRecord, JobDefinition
 from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
@@ -390,3 +391,27 @@ async def test_definitions_share_their_type_row_with_running_journals(
 
     assert newest == definition
     assert await running_count(database) == 3
+
+
+async def test_a_fresh_job_of_an_older_definition_is_refused(
+    database: Database, journal: Journal, definition: DefinitionRecord, make_job: MakeJob
+) -> None:
+    stale = make_job(expects_newest=True)
+    await DefinitionStore(database).save(JobDefinition(job_type=definition.job_type, source="job_type: etl # newer"))
+
+    with pytest.raises(ClaimConflictError) as conflict:
+        await journal.commit(msgspec.structs.replace(claim([stale]), fresh=[stale]))
+
+    assert conflict.value.job_ids == (stale.id,)
+    assert await JobStore(database).get(stale.id) is None
+
+
+async def test_the_history_of_a_fresh_job_begins_with_its_submission(
+    database: Database, journal: Journal, make_job: MakeJob
+) -> None:
+    job = make_job()
+    started = HistoryRow(job.id, NOW, "EXECUTING", 1, None, None)
+
+    await journal.commit(msgspec.structs.replace(claim([job]), fresh=[job], history=[started]))
+
+    assert [row.state for row in await JobStore(database).history(job.id)] == ["PENDING", "EXECUTING"]

@@ -146,9 +146,9 @@ async def test_a_commit_reported_as_not_happened_cannot_happen_later(
     job_id, sent = new_job_id(), []
     original = Journal._ready
 
-    async def remember(self: Journal) -> object:
+    async def remember(self: Journal, sql: str) -> object:
         sent.append(self._number + 1)
-        return await original(self)
+        return await original(self, sql)
 
     monkeypatch.setattr(Journal, "_ready", remember)
     road.is_cut_before = True
