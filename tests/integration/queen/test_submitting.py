@@ -37,7 +37,7 @@ async def test_a_job_is_inserted_and_started_in_one_commit(colony: Any) -> None:
 
 
 async def test_a_job_that_is_due_later_or_of_a_limited_type_is_only_inserted(colony: Any) -> None:
-    limited = "job_type: limited\nmax_concurrency: 1\ntasks: [{task_type: only, method: PYTHON, function: 'math:sqrt', args: [4]}]"
+    limited = NOTHING.replace("nothing", "limited") + "\nmax_concurrency: 1"
     await colony.run(limited)
 
     job = await colony.run(limited)

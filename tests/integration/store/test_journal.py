@@ -404,14 +404,3 @@ async def test_a_fresh_job_of_an_older_definition_is_refused(
 
     assert conflict.value.job_ids == (stale.id,)
     assert await JobStore(database).get(stale.id) is None
-
-
-async def test_the_history_of_a_fresh_job_begins_with_its_submission(
-    database: Database, journal: Journal, make_job: MakeJob
-) -> None:
-    job = make_job()
-    started = HistoryRow(job.id, NOW, "EXECUTING", 1, None, None)
-
-    await journal.commit(msgspec.structs.replace(claim([job]), fresh=[job], history=[started]))
-
-    assert [row.state for row in await JobStore(database).history(job.id)] == ["PENDING", "EXECUTING"]
