@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
 import pytest
 
 from formicary.ids import JobId, QueenId, new_job_id
-from formicary.model.definition import DefinitionRecord, JobDefinition
+from formicary.model.definition import DefinitionRecord
 from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
@@ -391,16 +390,3 @@ async def test_definitions_share_their_type_row_with_running_journals(
 
     assert newest == definition
     assert await running_count(database) == 3
-
-
-async def test_a_fresh_job_of_an_older_definition_is_refused(
-    database: Database, journal: Journal, definition: DefinitionRecord, make_job: MakeJob
-) -> None:
-    stale = make_job(expects_newest=True)
-    await DefinitionStore(database).save(JobDefinition(job_type=definition.job_type, source="job_type: etl # newer"))
-
-    with pytest.raises(ClaimConflictError) as conflict:
-        await journal.commit(msgspec.structs.replace(claim([stale]), fresh=[stale]))
-
-    assert conflict.value.job_ids == (stale.id,)
-    assert await JobStore(database).get(stale.id) is None
