@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from executors.exchange import Exchange
 from executors.specs import Limits
 
 
@@ -33,6 +34,8 @@ class ExecutorOptions:
         shell_limits: What a script may use at most, and does where its task asks for nothing.
         shell_umask: Mode bits that files of scripts lack; -1 leaves the ant's own.
         shell_folder: Where attempts have their folders, which ``shell_user`` must be able to reach.
+        exchange: The message broker, for MESSAGING; None: there is no MESSAGING.
+        reply_topic: Where replies come that no task wants elsewhere.
         workers_listen: Host and port where remote workers connect; None: nowhere, and there is no WEBSOCKET.
         workers_token: What remote workers must know; None: nothing.
         workers_origins: Origins of the web pages that may be remote workers.
@@ -56,6 +59,8 @@ class ExecutorOptions:
     shell_limits: Limits = field(default_factory=Limits)
     shell_umask: int = -1
     shell_folder: Path | None = None
+    exchange: Exchange | None = None
+    reply_topic: str = "formicary.replies"
     workers_listen: tuple[str, int] | None = None
     workers_token: str | None = None
     workers_origins: tuple[str, ...] = ()

@@ -34,6 +34,12 @@ def _make_python(options: ExecutorOptions) -> Executor:
     return PythonExecutor(options)
 
 
+def _make_messaging(options: ExecutorOptions) -> Executor:
+    from executors.messaging import MessagingExecutor
+
+    return MessagingExecutor(options)
+
+
 def _make_websocket(options: ExecutorOptions) -> Executor:
     from executors.websocket import WebsocketExecutor
 
@@ -46,18 +52,21 @@ _FACTORIES: dict[str, _Factory] = {
     **dict.fromkeys(HTTP_METHODS, _make_http),
     "PYTHON": _make_python,
     "WEBSOCKET": _make_websocket,
+    "MESSAGING": _make_messaging,
     "DUMMY": _make_dummy,
 }
 
 #: Every method that an executor of this package serves.
 KNOWN_METHODS = tuple(_FACTORIES)
 #: What an ant offers when it is not told: all that does real work and needs no setting.
-DEFAULT_METHODS = tuple(method for method in KNOWN_METHODS if method not in {"DUMMY", "WEBSOCKET"})
+DEFAULT_METHODS = tuple(method for method in KNOWN_METHODS if method not in {"DUMMY", "WEBSOCKET", "MESSAGING"})
 
 
 def default_methods(options: ExecutorOptions) -> tuple[str, ...]:
     """Returns what an ant offers when it is not told which methods: ``DEFAULT_METHODS``, and what is set up."""
-    return DEFAULT_METHODS if options.workers_listen is None else (*DEFAULT_METHODS, "WEBSOCKET")
+    workers = ("WEBSOCKET",) if options.workers_listen is not None else ()
+    services = ("MESSAGING",) if options.exchange is not None else ()
+    return (*DEFAULT_METHODS, *workers, *services)
 
 
 def make_executors(methods: Sequence[str] | None, options: ExecutorOptions | None = None) -> dict[str, Executor]:

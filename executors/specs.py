@@ -181,6 +181,19 @@ class KubernetesSpec(msgspec.Struct, frozen=True, kw_only=True, tag="KUBERNETES"
     environment: dict[str, str] = {}
 
 
+class MessagingSpec(msgspec.Struct, frozen=True, kw_only=True, tag="MESSAGING", omit_defaults=True):
+    """A request on a topic of the broker; without ``reply_topic`` the ant listens to one of its own.
+
+    ``key`` chooses the ordering lane within the topic, by default the job; ``headers`` are the message's.
+    """
+
+    topic: str
+    reply_topic: str = ""
+    key: str = ""
+    headers: dict[str, str] = {}
+    body: Json = None
+
+
 class WebsocketSpec(msgspec.Struct, frozen=True, kw_only=True, tag="WEBSOCKET", omit_defaults=True):
     """Work for a remote worker that offers ``worker_method`` and has all ``worker_tags``; ``payload`` is any JSON."""
 
@@ -200,7 +213,7 @@ class DummySpec(msgspec.Struct, frozen=True, kw_only=True, tag="DUMMY", omit_def
     ignore_stop: bool = False
 
 
-Spec = ShellSpec | HttpSpec | PythonSpec | DockerSpec | KubernetesSpec | WebsocketSpec | DummySpec
+Spec = ShellSpec | HttpSpec | PythonSpec | DockerSpec | KubernetesSpec | WebsocketSpec | MessagingSpec | DummySpec
 
 HTTP_METHODS = (
     "HTTP_GET",

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -33,6 +34,7 @@ from formicary.cache_limits import cache_limits
 from formicary.clock import Clock, SystemClock
 from formicary.events import topics
 from formicary.events.jobs import JobCommandIssued
+from formicary.exchange import BrokerExchange
 from formicary.ids import AntId, JobId, QueenId, new_uuid7
 from formicary.queen.caches import CacheEviction
 from formicary.queen.commands_desk import CommandsDesk
@@ -284,7 +286,12 @@ class _Foundation:
         return built
 
     async def _executors(self, options: AntOptions, config: AntConfig) -> Mapping[str, Executor]:
-        executors = make_executors(options.methods, executor_options(self._settings, options, config.folder))
+        reply_topic = topics.replies(config.id, config.topics_are_dear)
+        broker, bus = self._need(self._broker), self._need(self._bus)
+        exchange = BrokerExchange(broker, bus, self._clock, None if config.topics_are_dear else reply_topic)
+        self._stack.push_async_callback(exchange.close)
+        chosen = executor_options(self._settings, options, config.folder)
+        executors = make_executors(options.methods, replace(chosen, exchange=exchange, reply_topic=reply_topic))
         for executor in set(executors.values()):
             self._stack.push_async_callback(executor.close)
         return executors

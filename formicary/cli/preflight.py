@@ -7,6 +7,7 @@ look tells everything that is wrong.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,8 +21,11 @@ from formicary import log, settings
 from formicary.ant_options import AntOptions, executor_options
 from formicary.artifacts.base import ArtifactError
 from formicary.artifacts.registry import make_store
+from formicary.bus import Bus
 from formicary.cli.serving import run_loop
+from formicary.clock import SystemClock
 from formicary.errors import FormicaryError, InvalidInputError
+from formicary.exchange import BrokerExchange
 from formicary.home import HomeLock
 from formicary.queen.api.server import ApiServer
 from formicary.settings import Settings
@@ -168,7 +172,10 @@ async def _methods(options: AntOptions, loaded: Settings) -> str:
     paths = tuple(map(Path, options.python_paths))
     if missing := [str(path) for path in paths if not path.is_dir()]:
         raise InvalidInputError(f"--python-path: {', '.join(missing)} is no folder")
-    executors = make_executors(options.methods, executor_options(loaded, options, loaded.home))
+    broker, clock = make_broker(loaded.broker_url), SystemClock()
+    exchange = BrokerExchange(broker, Bus(broker, "check", clock), clock, None)
+    chosen = executor_options(loaded, options, loaded.home)
+    executors = make_executors(options.methods, replace(chosen, exchange=exchange))
     for executor in set(executors.values()):
         try:
             await executor.check()

@@ -25,6 +25,11 @@ def launch(shard: int) -> str:
     return f"{PREFIX}.launch.{shard}"
 
 
+def replies(ant_id: AntId, topics_are_dear: bool) -> str:
+    """Returns the topic where other services answer the tasks of an ant; all ants share one where topics are dear."""
+    return f"{PREFIX}.replies" if topics_are_dear else f"{PREFIX}.replies.{ant_id}"
+
+
 def inbox(ant_id: AntId, topics_are_dear: bool) -> str:
     """Returns the topic of an ant's inbox; its key is the ant's id."""
     return ANT_INBOXES if topics_are_dear else f"{PREFIX}.ant.{ant_id}"

@@ -204,6 +204,17 @@ _WEBSOCKET_KEYS = {
     "worker": Key(_WORKER, "Which connected worker gets the task.", is_required=True),
     "payload": Key(AnyJson(), "What it is given, any JSON; without it, the task's own variables."),
 }
+_TOPIC = Text(
+    pattern=r"^(?!formicary\.)[A-Za-z0-9][A-Za-z0-9._\-]{0,199}$",
+    pattern_hint="use letters, digits and . _ -; topics that begin with formicary. are the colony's own",
+)
+_MESSAGING_KEYS = {
+    "topic": Key(_TOPIC, "Where the request goes.", is_required=True),
+    "reply_topic": Key(_TOPIC, "Where the reply comes; by default to a topic of the ant."),
+    "key": Key(Text(is_loose=True), "Requests of one key stay in order; by default the job's id."),
+    "headers": Key(TextMap(), "Headers of the message."),
+    "body": Key(AnyJson(), "What is asked for, any JSON; without it, the task's own variables."),
+}
 _DUMMY_KEYS = {
     "exit_code": Key(Number(0, 10**9 - 1), "How the pretended work ends.", default=0),
     "duration_s": Key(Number(0, 10**6, is_whole=False), "How many seconds it takes.", default=0),
@@ -228,6 +239,7 @@ ALL_METHOD_KEYS: dict[str, dict[str, Key]] = {
     "DOCKER": DOCKER_KEYS,
     "KUBERNETES": KUBERNETES_KEYS,
     "WEBSOCKET": _WEBSOCKET_KEYS,
+    "MESSAGING": _MESSAGING_KEYS,
     "DUMMY": _DUMMY_KEYS,
 }
 METHOD_DESCRIPTIONS = {
@@ -237,13 +249,13 @@ METHOD_DESCRIPTIONS = {
     "DOCKER": "A container of an engine.",
     "KUBERNETES": "A pod of a cluster.",
     "WEBSOCKET": "Work for a remote worker that connected to an ant.",
+    "MESSAGING": "A request to another service over the message broker, and its reply.",
     "DUMMY": "Pretended work, for tests.",
 }
 RESERVED_METHODS = frozenset(
     [
         "DOCKER",
         "KUBERNETES",
-        "MESSAGING",
         "FORK_JOB",
         "AWAIT_FORKED_JOB",
         "MANUAL",

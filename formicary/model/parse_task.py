@@ -11,6 +11,7 @@ from executors.specs import (
     DummySpec,
     HttpSpec,
     KubernetesSpec,
+    MessagingSpec,
     PythonSpec,
     ShellSpec,
     Spec,
@@ -214,6 +215,8 @@ def _spec(method: str, values: Values) -> Spec:
         worker = own["worker"]
         payload = _variables_for("payload", own, values).get("payload")
         return WebsocketSpec(worker_method=worker["method"], worker_tags=worker.get("tags", ()), payload=payload)
+    if method == "MESSAGING":
+        return MessagingSpec(**_variables_for("body", own, values))
     return PythonSpec(**own) if method == "PYTHON" else DummySpec(**own)
 
 

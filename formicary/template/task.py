@@ -5,7 +5,17 @@ from typing import Any
 
 import msgspec
 
-from executors.specs import DockerSpec, DummySpec, HttpSpec, KubernetesSpec, PythonSpec, ShellSpec, Spec, WebsocketSpec
+from executors.specs import (
+    DockerSpec,
+    DummySpec,
+    HttpSpec,
+    KubernetesSpec,
+    MessagingSpec,
+    PythonSpec,
+    ShellSpec,
+    Spec,
+    WebsocketSpec,
+)
 from formicary.model.definition import ArtifactsPolicy, CachePolicy, JobDefinition, TaskDefinition
 from formicary.template.budget import Budget
 from formicary.template.context import TaskContext
@@ -24,6 +34,7 @@ _SPEC_KEYS: dict[type[msgspec.Struct], dict[str, bool]] = {
     DockerSpec: _CONTAINER_KEYS,
     KubernetesSpec: _CONTAINER_KEYS,
     WebsocketSpec: {"payload": True},
+    MessagingSpec: {"topic": False, "reply_topic": False, "key": False, "headers": False, "body": True},
     DummySpec: {"lines": False, "outputs": True},
 }
 _ARTIFACT_KEYS = {"paths": False, "exclude": False}

@@ -19,9 +19,10 @@ from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec, Spec
 from executors.testing import CollectingSink, RecordingGuard, Specimen, make_attempt
 from executors.websocket import WebsocketExecutor
 from tests.conformance.executors.remote_workers import Crew, OpenExecutor, remote_specimen
+from tests.conformance.executors.services import Service, messaging_specimen, serve
 
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
-KINDS = ("DUMMY", "SHELL", "HTTP_GET", "PYTHON async", "PYTHON sync", "PYTHON pool", "WEBSOCKET")
+KINDS = ("DUMMY", "SHELL", "HTTP_GET", "PYTHON async", "PYTHON sync", "PYTHON pool", "WEBSOCKET", "MESSAGING")
 #: Lines of 64 KiB each.
 BIG_LINES = 64
 
@@ -31,13 +32,20 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 @pytest.fixture
-def options() -> ExecutorOptions:
+async def service() -> AsyncIterator[Service]:
+    async with serve() as service:
+        yield service
+
+
+@pytest.fixture
+def options(service: Service) -> ExecutorOptions:
     return ExecutorOptions(
         python_paths=(SAMPLE_FOLDER,),
         python_processes=2,
         shell_leftover_grace_s=0.2,
         python_threads=100,
         workers_listen=("127.0.0.1", 0),
+        exchange=service.exchange,
     )
 
 
@@ -179,6 +187,8 @@ async def specimen(
             return _shell(executor)
         case "HTTP_GET":
             return _http(executor, web_server)
+        case "MESSAGING":
+            return messaging_specimen(executor)
         case "WEBSOCKET":
             assert isinstance(executor, WebsocketExecutor)
             return await remote_specimen(executor, crew)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec, WebsocketSpec
-from formicary.errors import InvalidInputError, Problem
+from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec
+from formicary.errors import Problem
 from formicary.model.definition import (
     ArtifactsPolicy,
     ArtifactWhen,
@@ -148,27 +148,6 @@ def test_a_json_request_without_a_body_sends_the_tasks_variables() -> None:
     task = task_of("method: HTTP_PUT_JSON, url: 'http://x', variables: {a: '{{ b }}', n: 1}")
     assert isinstance(task.spec, HttpSpec)
     assert task.spec.body == {"a": "{{ a }}", "n": 1}
-
-
-def test_a_task_for_a_worker_names_it_and_sends_its_payload_or_the_tasks_variables() -> None:
-    given = task_of("method: WEBSOCKET, worker: {method: cut, tags: [gpu]}, payload: ['{{ a }}', 1]")
-    assert given.spec == WebsocketSpec(worker_method="cut", worker_tags=("gpu",), payload=["{{ a }}", 1])
-    bare = task_of("method: WEBSOCKET, worker: {method: cut}, variables: {a: '{{ b }}'}")
-    assert bare.spec == WebsocketSpec(worker_method="cut", payload={"a": "{{ a }}"})
-
-
-@pytest.mark.parametrize(
-    ("keys", "mistake"),
-    [
-        ("payload: 1", 'the key "worker" is missing'),
-        ("worker: {tags: [gpu]}", 'the key "method" is missing'),
-        ("worker: {method: cut, tag: gpu}", 'unknown key "tag" in worker'),
-        ("worker: {method: '{{ cut }}'}", "is no valid name"),
-    ],
-)
-def test_a_task_for_no_clear_worker_is_a_mistake(keys: str, mistake: str) -> None:
-    with pytest.raises(InvalidInputError, match=mistake):
-        task_of(f"method: WEBSOCKET, {keys}")
 
 
 def test_state_words_of_on_exit_code_are_plain_edges() -> None:

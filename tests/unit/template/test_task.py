@@ -4,7 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec, WebsocketSpec
+from executors.specs import DummySpec, HttpSpec, MessagingSpec, PythonSpec, ShellSpec, WebsocketSpec
 from formicary.model.definition import ArtifactsPolicy, CachePolicy, JobDefinition, TaskDefinition
 from formicary.model.jobs import ArtifactRef
 from formicary.model.states import TaskState
@@ -103,6 +103,12 @@ def test_types_are_kept_where_a_key_takes_any_value_and_only_there() -> None:
     assert rendered(given, method="PYTHON", spec=python).spec == PythonSpec(function="a:3", args=(3,), kwargs={"k": 3})
     remote = WebsocketSpec(worker_method="m", payload={"n": ["{{ n }}"]})
     assert rendered(given, method="WEBSOCKET", spec=remote).spec == WebsocketSpec(worker_method="m", payload={"n": [3]})
+    asked = MessagingSpec(
+        topic="t{{ n }}", reply_topic="r{{ n }}", key="{{ n }}", headers={"h": "{{ n }}"}, body="{{ n }}"
+    )
+    assert rendered(given, method="MESSAGING", spec=asked).spec == MessagingSpec(
+        topic="t3", reply_topic="r3", key="3", headers={"h": "3"}, body=3
+    )
     dummy = DummySpec(lines=("{{ n }}",), outputs={"n": "{{ n }}"})
     assert rendered(given, method="DUMMY", spec=dummy).spec == DummySpec(lines=("3",), outputs={"n": 3})
 
