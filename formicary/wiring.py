@@ -9,7 +9,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -29,13 +29,13 @@ from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.registry import make_store
 from formicary.artifacts.waiting import open_when_there
-from formicary.bus import Bus, Outgoing
+from formicary.bell import Bell
+from formicary.bus import Bus
 from formicary.cache_limits import cache_limits
 from formicary.clock import Clock, SystemClock
 from formicary.events import topics
-from formicary.events.jobs import JobCommandIssued
 from formicary.exchange import BrokerExchange
-from formicary.ids import AntId, JobId, QueenId, new_uuid7
+from formicary.ids import AntId, QueenId, new_uuid7
 from formicary.queen.caches import CacheEviction
 from formicary.queen.commands_desk import CommandsDesk
 from formicary.queen.lifecycle import LifecyclePublisher
@@ -61,7 +61,6 @@ from formicary.store.lifecycle import LifecycleStore
 from formicary.store.logs import LogStore
 from formicary.store.memos import MemoStore
 from formicary.store.migrations import migrate
-from formicary.store.rows import JobRecord, NewJob
 from formicary.store.shards import ShardStore
 
 log = structlog.get_logger(__name__)
@@ -200,7 +199,7 @@ class _Foundation:
         writer = LogWriter(bus, stores.logs, log_signals, self._clock, self._incarnation)
         await self._start(writer)
         self._stack.push_async_callback(self._store_logs, bus)
-        bell = _Bell(watch, bus)
+        bell = Bell(watch, bus)
         journal = Journal(database, self._incarnation)
         self._stack.push_async_callback(journal.close)
         supervisor = Supervisor(
@@ -351,52 +350,6 @@ class _Foundation:
     def _need(self, part: _Part | None) -> _Part:
         assert part is not None, "the foundation is not open"
         return part
-
-
-class _Bell:
-    """Carries wake-ups between the parts of one queen."""
-
-    def __init__(self, watch: JobWatch, bus: Bus) -> None:
-        self._watch = watch
-        self._bus = bus
-        self._sending: set[asyncio.Task[None]] = set()
-        self.scheduler: Scheduler | None = None
-        self.supervisor: Supervisor | None = None
-        self.lifecycle: LifecyclePublisher | None = None
-
-    def submitted(self, startable: Sequence[JobRecord] = ()) -> None:
-        """Offers the scheduler jobs that can start at once, or makes it look for them."""
-        if self.lifecycle is not None:
-            self.lifecycle.wake()
-        if self.scheduler is not None and startable:
-            self.scheduler.offer(startable)
-        elif self.scheduler is not None:
-            self.scheduler.wake()
-
-    async def begin(self, row: NewJob, record: JobRecord) -> bool:
-        """Has the scheduler insert and start a job, if it can."""
-        is_started = self.scheduler is not None and await self.scheduler.begin(row, record)
-        if is_started and self.lifecycle is not None:
-            self.lifecycle.wake()
-        return is_started
-
-    def command(self, shard: int) -> None:
-        """Wakes the shard's owner: in process, or over the bus."""
-        if self.supervisor is not None and self.supervisor.owns(shard):
-            self.supervisor.commands.wake()
-            return
-        event = Outgoing(topics.launch(shard), str(shard), JobCommandIssued(shard=shard))
-        task = asyncio.create_task(self._bus.publish([event]))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
-
-    def ended_many(self, job_ids: Sequence[JobId]) -> None:
-        """Wakes who waits for these jobs, and the scheduler where room was missing."""
-        self._watch.ended_many(job_ids)
-        if self.lifecycle is not None:
-            self.lifecycle.wake()
-        if self.scheduler is not None:
-            self.scheduler.ended()
 
 
 class _LogBacklog:

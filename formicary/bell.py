@@ -1,0 +1,60 @@
+"""Carries wake-ups between the parts of one queen, which know nothing of each other."""
+
+import asyncio
+from collections.abc import Sequence
+
+from formicary.bus import Bus, Outgoing
+from formicary.events import topics
+from formicary.events.jobs import JobCommandIssued
+from formicary.ids import JobId
+from formicary.queen.lifecycle import LifecyclePublisher
+from formicary.queen.scheduler.scheduler import Scheduler
+from formicary.queen.supervisor.supervisor import Supervisor
+from formicary.queen.watch import JobWatch
+from formicary.store.rows import JobRecord, NewJob
+
+
+class Bell:
+    """Carries wake-ups between the parts of one queen."""
+
+    def __init__(self, watch: JobWatch, bus: Bus) -> None:
+        self._watch = watch
+        self._bus = bus
+        self._sending: set[asyncio.Task[None]] = set()
+        self.scheduler: Scheduler | None = None
+        self.supervisor: Supervisor | None = None
+        self.lifecycle: LifecyclePublisher | None = None
+
+    def submitted(self, startable: Sequence[JobRecord] = ()) -> None:
+        """Offers the scheduler jobs that can start at once, or makes it look for them."""
+        if self.lifecycle is not None:
+            self.lifecycle.wake()
+        if self.scheduler is not None and startable:
+            self.scheduler.offer(startable)
+        elif self.scheduler is not None:
+            self.scheduler.wake()
+
+    async def begin(self, row: NewJob, record: JobRecord) -> bool:
+        """Has the scheduler insert and start a job, if it can."""
+        is_started = self.scheduler is not None and await self.scheduler.begin(row, record)
+        if is_started and self.lifecycle is not None:
+            self.lifecycle.wake()
+        return is_started
+
+    def command(self, shard: int) -> None:
+        """Wakes the shard's owner: in process, or over the bus."""
+        if self.supervisor is not None and self.supervisor.owns(shard):
+            self.supervisor.commands.wake()
+            return
+        event = Outgoing(topics.launch(shard), str(shard), JobCommandIssued(shard=shard))
+        task = asyncio.create_task(self._bus.publish([event]))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    def ended_many(self, job_ids: Sequence[JobId]) -> None:
+        """Wakes who waits for these jobs, and the scheduler where room was missing."""
+        self._watch.ended_many(job_ids)
+        if self.lifecycle is not None:
+            self.lifecycle.wake()
+        if self.scheduler is not None:
+            self.scheduler.ended()
