@@ -14,10 +14,16 @@ _SCRIPT = Path(__file__).parents[1] / "scripts" / "servers"
 @asynccontextmanager
 async def server(name: str) -> AsyncIterator[str]:
     """Yields the URL of a fresh server: ``redis``, ``kafka`` or ``pulsar``."""
+    async with served(name) as urls:
+        yield urls[f"{name.upper()}_URL"]
+
+
+@asynccontextmanager
+async def served(name: str) -> AsyncIterator[dict[str, str]]:
+    """Yields what a fresh server is reached by."""
     with tempfile.TemporaryDirectory(prefix="formicary-bench-") as folder:
         try:
-            lines = await _run("start", name, folder)
-            yield _urls(lines)[f"FORMICARY_TEST_{name.upper()}_URL"]
+            yield _urls(await _run("start", name, folder))
         finally:
             await _run("stop", name, folder)
 
@@ -33,4 +39,4 @@ async def _run(action: str, name: str, folder: str) -> str:
 
 def _urls(lines: str) -> dict[str, str]:
     pairs = [line.removeprefix("export ").partition("=") for line in lines.splitlines()]
-    return {name: shlex.split(value)[0] for name, _, value in pairs}
+    return {name.removeprefix("FORMICARY_TEST_"): shlex.split(value)[0] for name, _, value in pairs}
