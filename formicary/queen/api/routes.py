@@ -135,8 +135,13 @@ class Routes:
         await response.write_eof()
 
     async def artifact(self, request: web.Request) -> web.StreamResponse:
-        """Sends the bytes of an artifact; a digest that is wrong shows as a body cut short."""
+        """Sends the bytes of an artifact, or to where they are; a digest that is wrong shows as a body cut short."""
+        reading.known_query(request, "redirect")
         where = request.match_info
+        if reading.flag(request, "redirect"):
+            url = await self._manager.artifact_url(where["job_id"], where["task_type"], where["name"])
+            if url is not None:
+                return web.Response(status=307, headers={"Location": url, "Cache-Control": "no-store"})
         download = await self._manager.artifact(where["job_id"], where["task_type"], where["name"])
         chunk = await anext(download.chunks, b"")
         file_name = quote(download.ref.name.rpartition("/")[2])

@@ -1,6 +1,8 @@
 """The bytes of artifacts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import msgspec
 
@@ -8,6 +10,9 @@ from formicary.artifacts.base import ArtifactCorruptError, ArtifactMissingError,
 from formicary.artifacts.blobs import Blobs
 from formicary.errors import FormicaryError, NotFoundError, UnavailableError
 from formicary.model.jobs import ArtifactRef
+
+#: How long a URL for others is good, in seconds.
+URL_LIFE_S: Final = 300.0
 
 
 class ArtifactDamagedError(FormicaryError):
@@ -35,16 +40,33 @@ async def chunks_of(blobs: Blobs, ref: ArtifactRef) -> AsyncIterator[bytes]:
         ArtifactDamagedError: they are not what was stored.
     """
     held: bytes | None = None
-    try:
+    with _translated(ref):
         async for chunk in blobs.get(ref.sha256):
             if held is not None:
                 yield held
             held = chunk
+    if held is not None:
+        yield held
+
+
+async def url_of(blobs: Blobs, ref: ArtifactRef) -> str | None:
+    """Returns a URL from which anyone can get an artifact for a while; None where the store has no such thing.
+
+    Raises:
+        NotFoundError: its bytes are gone.
+        UnavailableError: the store is away.
+    """
+    with _translated(ref):
+        return await blobs.presign(ref.sha256, URL_LIFE_S)
+
+
+@contextmanager
+def _translated(ref: ArtifactRef) -> Iterator[None]:
+    try:
+        yield
     except ArtifactMissingError as error:
         raise NotFoundError(f"the bytes of artifact {ref.name!r} are gone") from error
     except ArtifactStoreUnavailableError as error:
         raise UnavailableError(f"the artifact store is away: {error}") from error
     except ArtifactCorruptError as error:
         raise ArtifactDamagedError(ref.name) from error
-    if held is not None:
-        yield held

@@ -19,7 +19,7 @@ from formicary.errors import (
 from formicary.ids import JobId
 from formicary.metrics import JOBS_SUBMITTED
 from formicary.model.definition import DefinitionRecord
-from formicary.model.jobs import AntView, JobRequest, JobView, LogLine
+from formicary.model.jobs import AntView, ArtifactRef, JobRequest, JobView, LogLine
 from formicary.model.parse import parse_definition
 from formicary.model.states import TERMINAL_JOB_STATES, JobState, TaskState
 from formicary.queen.manager import commands, views
@@ -27,7 +27,7 @@ from formicary.queen.manager.book import DefinitionBook
 from formicary.queen.manager.checks import job_id as checked_id
 from formicary.queen.manager.checks import printable
 from formicary.queen.manager.contracts import Stores, Surroundings
-from formicary.queen.manager.downloads import Download, chunks_of
+from formicary.queen.manager.downloads import Download, chunks_of, url_of
 from formicary.queen.manager.intake import Intake
 from formicary.queen.manager.output import Follower, Selection, stored_lines
 from formicary.queen.manager.submissions import Submissions, Submitted
@@ -337,13 +337,25 @@ class Manager:
         Raises:
             NotFoundError: no such job, task or artifact, or its bytes are gone.
         """
+        ref = await self._artifact(job_id, task_type, name)
+        return Download(ref=ref, chunks=chunks_of(self._stores.artifacts, ref))
+
+    async def artifact_url(self, job_id: str, task_type: str, name: str) -> str | None:
+        """Returns a URL from which anyone can get an artifact for a while; None where the store has no such thing.
+
+        Raises:
+            NotFoundError: no such job, task or artifact, or its bytes are gone.
+        """
+        return await url_of(self._stores.artifacts, await self._artifact(job_id, task_type, name))
+
+    async def _artifact(self, job_id: str, task_type: str, name: str) -> ArtifactRef:
         job = await self.job(job_id)
         for task in job.tasks or ():
             if task.task_type == task_type:
                 ref = next((ref for ref in task.artifacts if ref.name == name), None)
                 if ref is None:
                     break
-                return Download(ref=ref, chunks=chunks_of(self._stores.artifacts, ref))
+                return ref
         raise NotFoundError(f"job {job.id} has no artifact {printable(name)!r} of a task {printable(task_type)!r}")
 
     def ants(self) -> list[AntView]:

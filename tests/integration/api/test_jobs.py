@@ -265,8 +265,20 @@ async def test_an_artifact_is_sent_whole(api: Api, front: QueenFront, tmp_path: 
     async with api.session.get(f"{JOBS}/{job_id}/artifacts/first/result/a%20b.csv") as response:
         assert response.status == 200
         assert await response.read() == content
-    for path in ("first/none", "second/result/a%20b.csv", "none/x"):
+    for path in ("first/none", "second/result/a%20b.csv", "none/x", "none/x?redirect=1"):
         assert (await api.call("GET", f"{JOBS}/{job_id}/artifacts/{path}"))[0] == 404
+
+
+async def test_a_store_without_urls_sends_the_bytes_whoever_asks_for_a_redirect(
+    api: Api, front: QueenFront, tmp_path: Path
+) -> None:
+    job_id = await put_artifact(api, front, tmp_path, b"content", hashlib.sha256(b"content").hexdigest())
+    path = f"{JOBS}/{job_id}/artifacts/first/result/a%20b.csv"
+
+    async with api.session.get(path, params={"redirect": "1"}, allow_redirects=False) as response:
+        assert (response.status, await response.read()) == (200, b"content")
+    for query in ("redirect=perhaps", "redirected=1"):
+        assert (await api.call("GET", f"{path}?{query}"))[0] == 422
 
 
 async def test_an_artifact_that_was_changed_in_the_store_is_cut_short(

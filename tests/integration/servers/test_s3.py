@@ -129,6 +129,11 @@ def test_queens_and_ants_share_a_bucket_and_the_api_gives_the_bytes(
     for name, path in (("big.bin", "make/big.bin"), ("half.bin", "cut/half.bin")):
         with urllib.request.urlopen(f"{address}/api/v1/jobs/{done['id']}/artifacts/{path}", timeout=30) as answer:
             assert hashlib.sha256(answer.read()).hexdigest() == artifacts(done)[name]
+            assert answer.url.startswith(address)
+        url = f"{address}/api/v1/jobs/{done['id']}/artifacts/{path}?redirect=1"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            assert hashlib.sha256(answer.read()).hexdigest() == artifacts(done)[name]
+            assert answer.url.startswith(bucket.endpoint)
 
 
 def test_a_check_tells_what_is_wrong_with_a_bucket(formicary: Command, bucket: Bucket, servers: Servers) -> None:
