@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from benchmarks import artifacts, brokers, budget, idle, latency, recovery, scaling, throughput
+from benchmarks import artifacts, brokers, budget, caches, idle, latency, recovery, scaling, throughput
 from benchmarks.report import Figure, table
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "pending": scaling.pending,
     "recovery": recovery.recovery,
     "artifacts": artifacts.artifacts,
+    "cache": caches.caches,
 }
 
 

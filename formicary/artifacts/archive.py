@@ -28,6 +28,8 @@ from formicary.artifacts.unpacking import Tree
 CHUNK_BYTES: Final = 1024 * 1024
 #: Compression level: beyond it the time grows faster than the file shrinks.
 LEVEL: Final = 3
+#: What the reader takes at once: it copies the rest of it with each member, so more would cost more.
+_READ_BYTES: Final = 32 * 1024
 #: What an archive may ask for to be unpacked.
 _WINDOW_BYTES: Final = 128 * 1024 * 1024
 _PERMISSIONS: Final = 0o777
@@ -182,7 +184,7 @@ def _unpack(source: Path, tree: Tree, stop: threading.Event) -> int:
     with (
         source.open("rb") as file,
         _reader(file) as reader,
-        tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK_BYTES) as archive,
+        tarfile.open(fileobj=reader, mode="r|", bufsize=_READ_BYTES) as archive,
     ):
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all; not in its stubs
