@@ -203,3 +203,27 @@ CREATE TABLE task_logs (
 );
 COMMENT ON TABLE task_logs IS 'Output of tasks, line by line.';
 CREATE INDEX task_logs_by_arrival ON task_logs (job_id, arrival);
+
+CREATE TABLE log_parts (
+    job_id        uuid NOT NULL,                     -- in jobs
+    part          integer NOT NULL,                  -- from 1, in the order of the lines
+    key           text NOT NULL,                     -- of the object in the artifact store
+    first_arrival bigint NOT NULL,                   -- of its lines
+    last_arrival  bigint NOT NULL,                   -- lines up to here are in objects, whatever task_logs still holds
+    line_count    bigint NOT NULL,                   -- in the object
+    index_start   bigint NOT NULL,                   -- where in the object its index begins
+    size_bytes    bigint NOT NULL,                   -- of the object
+    archived_at   timestamptz NOT NULL DEFAULT now(), -- when
+    PRIMARY KEY (job_id, part)
+);
+COMMENT ON TABLE log_parts IS 'Output that was moved to the artifact store.';
+
+CREATE TABLE log_part_attempts (
+    job_id  uuid NOT NULL,                           -- in jobs
+    task_no integer NOT NULL,                        -- index in the definition
+    attempt integer NOT NULL,                        -- from 1
+    part    integer NOT NULL,                        -- in log_parts
+    seqs    int8multirange NOT NULL,                 -- the lines of the attempt that are in the part
+    PRIMARY KEY (job_id, task_no, attempt, part)
+);
+COMMENT ON TABLE log_part_attempts IS 'Which lines were moved: those that come again must not be stored again.';

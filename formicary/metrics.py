@@ -25,6 +25,7 @@ COMMIT_SECONDS = Histogram(
 )
 COMMIT_ROWS = Counter("formicary_journal_rows", "Rows written by the journal.", ["table"])
 LOG_LINES_WRITTEN = Counter("formicary_log_lines_written", "Lines of tasks' output stored by this queen.")
+LOG_LINES_ARCHIVED = Counter("formicary_log_lines_archived", "Lines moved to the artifact store by this queen.")
 COMMANDS_HANDLED = Counter(
     "formicary_commands_handled", "Commands of other services that this queen dealt with, by outcome.", ["outcome"]
 )

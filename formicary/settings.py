@@ -35,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ant_lease_s: float = 60.0
     cache_limit: str = "5GB"
     cache_total_limit: str = "50GB"
+    logs_archive_after_s: float = 60.0
     shell_user: str | None = None
     shell_limits: str | None = None
     shell_umask: str | None = None
@@ -248,6 +249,12 @@ VARIABLES = (
     Variable("FORMICARY_ANT_LEASE_S", "ant_lease_s", _seconds(1, 86400), "life of an ant's lease, in seconds"),
     Variable("FORMICARY_CACHE_LIMIT", "cache_limit", str, "what the caches of one job type may take, such as 5GB"),
     Variable("FORMICARY_CACHE_TOTAL_LIMIT", "cache_total_limit", str, "what all caches may take, such as 50GB"),
+    Variable(
+        "FORMICARY_LOGS_ARCHIVE_AFTER_S",
+        "logs_archive_after_s",
+        _seconds(0, 1e10),
+        "how long after a job's end its output moves to the artifact store, in seconds",
+    ),
     Variable("FORMICARY_SHELL_USER", "shell_user", str, "user or user:group that runs scripts; unset: the ant's own"),
     Variable(
         "FORMICARY_SHELL_LIMITS",

@@ -39,6 +39,8 @@ from formicary.ids import AntId, QueenId, new_uuid7
 from formicary.queen.caches import CacheEviction
 from formicary.queen.commands_desk import CommandsDesk
 from formicary.queen.lifecycle import LifecyclePublisher
+from formicary.queen.log_archiver import LogArchiver
+from formicary.queen.log_reader import LogSources
 from formicary.queen.logs import LogWriter
 from formicary.queen.manager.contracts import Stores, Surroundings
 from formicary.queen.manager.manager import Manager
@@ -58,6 +60,7 @@ from formicary.store.jobs import JobStore
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
 from formicary.store.lifecycle import LifecycleStore
+from formicary.store.log_parts import LogPartStore
 from formicary.store.logs import LogStore
 from formicary.store.memos import MemoStore
 from formicary.store.migrations import migrate
@@ -191,12 +194,12 @@ class _Foundation:
             definitions=DefinitionStore(database),
             jobs=JobStore(database),
             commands=CommandStore(database),
-            logs=LogStore(database),
+            logs=LogSources(LogStore(database), LogPartStore(database), self._need(self._artifacts)),
             artifacts=Blobs(self._need(self._artifacts)),
         )
         bus = self._need(self._bus)
         watch, log_signals, registry = JobWatch(), Signals(), AntRegistry()
-        writer = LogWriter(bus, stores.logs, log_signals, self._clock, self._incarnation)
+        writer = LogWriter(bus, stores.logs.lines, log_signals, self._clock, self._incarnation)
         await self._start(writer)
         self._stack.push_async_callback(self._store_logs, bus)
         bell = Bell(watch, bus)
@@ -243,6 +246,7 @@ class _Foundation:
         await self._start(
             CacheEviction(self._need(self._artifacts), CacheUses(database), scheduler, self._clock, limits)
         )
+        await self._start(LogArchiver(stores.logs, scheduler, self._clock, self._settings.logs_archive_after_s))
         around = Surroundings(
             clock=self._clock,
             wake=bell,

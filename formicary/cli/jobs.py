@@ -113,6 +113,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     task: Annotated[str | None, typer.Option("--task", help="Of this task only.")] = None,
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Of this attempt only.")] = None,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", min=0, help="Only the last so many lines.")] = None,
     output: options.OutputOption = options.Output.TEXT,
     server: options.ServerOption = None,
     token: options.TokenOption = None,
@@ -123,7 +124,7 @@ def logs(
     from formicary.cli.client import connect, quoted
     from formicary.cli.output import print_text
 
-    query = {"task_type": task, "attempt": attempt, "follow": 1 if follow else None}
+    query = {"task_type": task, "attempt": attempt, "follow": 1 if follow else None, "tail": tail}
     lines = connect(server, token).lines(f"{_JOBS}/{quoted(job_id)}/logs", query)
     if output is options.Output.JSON:
         separator = "["

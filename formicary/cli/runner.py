@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from formicary.artifacts import blobs
 from formicary.cli.client import Client
 from formicary.cli.orphans import RunLedger
 from formicary.cli.output import print_text
@@ -176,7 +177,8 @@ class _fresh_home:  # noqa: N801 - used like a function
 
     def __exit__(self, *exc: object) -> None:
         artifacts = self._home / "artifacts"
-        if not any(path.is_file() for path in artifacts.rglob("*")):
+        # Caches and output may lie there too; nobody comes back for those.
+        if not any(path.is_file() for path in (artifacts / blobs.PREFIX).rglob("*")):
             shutil.rmtree(self._home, ignore_errors=True)
             return
         for path in self._home.iterdir():

@@ -107,7 +107,10 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a task's output, without its line end; ``seq`` counts from 1 per attempt."""
+    """One line of a task's output, without its line end; ``seq`` counts from 1 per attempt.
+
+    ``arrival`` rises with each line of a job: to read on behind a line, its arrival is all that must be kept.
+    """
 
     task_type: str
     attempt: int
@@ -115,6 +118,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     stream: str
     at: datetime
     text: str
+    arrival: int = 0
 
 
 class WorkersView(msgspec.Struct, frozen=True):

@@ -65,3 +65,19 @@ class LogStore:
             limit,
         )
         return [LogRow(*row.values()) for row in rows]
+
+    async def last_arrivals(
+        self, job_id: JobId, task_no: int | None, attempt: int | None, after_arrival: int, count: int
+    ) -> list[int]:
+        """Returns the arrivals of the last ``count`` lines behind ``after_arrival``, in order."""
+        rows = await self._database.fetch(
+            "SELECT arrival FROM task_logs WHERE job_id = $1::uuid AND arrival > $4 "
+            "AND ($2::integer IS NULL OR task_no = $2) AND ($3::integer IS NULL OR attempt = $3) "
+            "ORDER BY arrival DESC LIMIT $5",
+            job_id,
+            task_no,
+            attempt,
+            after_arrival,
+            count,
+        )
+        return [row["arrival"] for row in reversed(rows)]

@@ -14,6 +14,7 @@ from formicary.clock import SystemClock
 from formicary.ids import JobId
 from formicary.model.jobs import AntView
 from formicary.queen.api.server import ApiServer
+from formicary.queen.log_reader import LogSources
 from formicary.queen.logs import LogWriter
 from formicary.queen.manager.contracts import Stores, Surroundings
 from formicary.queen.manager.manager import Manager
@@ -22,6 +23,7 @@ from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
 from formicary.store.jobs import JobStore
+from formicary.store.log_parts import LogPartStore
 from formicary.store.logs import LogStore
 from formicary.store.rows import JobRecord
 
@@ -89,7 +91,7 @@ class QueenFront:
             definitions=DefinitionStore(self.database),
             jobs=JobStore(self.database),
             commands=CommandStore(self.database),
-            logs=self.logs,
+            logs=LogSources(self.logs, LogPartStore(self.database), self.artifacts),
             artifacts=Blobs(self.artifacts),
         )
         around = Surroundings(

@@ -11,11 +11,15 @@ from formicary.errors import InvalidInputError, Problem
 from formicary.model.jobs import JobRequest
 from formicary.model.states import JobState
 from formicary.queen.api.problems import RequestError
+from formicary.queen.manager.output import Extent
 
 #: The largest body of any request, in bytes.
 MAX_BODY_BYTES = 8 * 1024 * 1024
 #: The longest ``wait_s``.
 MAX_WAIT_S = 300.0
+
+#: The largest ``tail``.
+MAX_TAIL_LINES = 1_000_000
 
 T = TypeVar("T")
 
@@ -156,6 +160,21 @@ def flag(request: web.Request, name: str) -> bool:
     if given not in ("0", "1", "true", "false"):
         raise _query_error(name, f"{given[:50]!r} is neither 1 nor 0", "")
     return given in ("1", "true")
+
+
+def log_extent(request: web.Request) -> Extent:
+    """Returns which part of a log is asked for.
+
+    Raises:
+        InvalidInputError: two of them do not go together.
+    """
+    tail = integer(request, "tail", 0, MAX_TAIL_LINES)
+    after, limit = integer(request, "after", 0, 2**63 - 1), integer(request, "limit", 1, 2**31 - 1)
+    if tail is not None and after is not None:
+        raise _query_error("after", "does not go with tail", "use one of them")
+    if limit is not None and flag(request, "follow"):
+        raise _query_error("limit", "does not go with follow", "use one of them")
+    return Extent(after or 0, tail, limit)
 
 
 def job_state(request: web.Request) -> JobState | None:

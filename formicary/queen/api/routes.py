@@ -114,12 +114,12 @@ class Routes:
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """Sends output as JSON Lines; with ``follow=1`` until the job ended and all of it was sent."""
-        reading.known_query(request, "task_type", "attempt", "follow")
+        reading.known_query(request, "task_type", "attempt", "follow", "tail", "after", "limit")
         job_id, task_type = request.match_info["job_id"], request.query.get("task_type")
         attempt = reading.integer(request, "attempt", 1, 2**31 - 1)
         is_following = reading.flag(request, "follow")
         read = self._manager.follow_log if is_following else self._manager.log_lines
-        pages = await read(job_id, task_type, attempt)
+        pages = await read(job_id, task_type, attempt, reading.log_extent(request))
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
         await response.prepare(request)
         async with _cut_on_error(request):

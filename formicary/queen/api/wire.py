@@ -105,6 +105,7 @@ class LogLineJson(msgspec.Struct, frozen=True, kw_only=True):
     stream: str
     at: str
     text: str
+    arrival: int
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +199,7 @@ def _line(line: LogLine) -> LogLineJson:
         stream=line.stream,
         at=time_text(line.at),
         text=line.text,
+        arrival=line.arrival,
     )
 
 

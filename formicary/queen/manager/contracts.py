@@ -9,12 +9,12 @@ from formicary.artifacts.blobs import Blobs
 from formicary.clock import Clock
 from formicary.ids import JobId
 from formicary.model.jobs import AntView
+from formicary.queen.log_reader import LogSources
 from formicary.queen.watch import JobWatch, Signals
 from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
 from formicary.store.jobs import JobStore
-from formicary.store.logs import LogStore
 from formicary.store.rows import JobRecord, NewJob
 
 
@@ -96,7 +96,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     definitions: DefinitionStore
     jobs: JobStore
     commands: CommandStore
-    logs: LogStore
+    logs: LogSources
     artifacts: Blobs
 
 

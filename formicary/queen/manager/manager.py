@@ -29,7 +29,7 @@ from formicary.queen.manager.checks import printable
 from formicary.queen.manager.contracts import Stores, Surroundings
 from formicary.queen.manager.downloads import Download, chunks_of, url_of
 from formicary.queen.manager.intake import Intake
-from formicary.queen.manager.output import Follower, Selection, stored_lines
+from formicary.queen.manager.output import EVERYTHING, Extent, Follower, Selection, stored_lines
 from formicary.queen.manager.submissions import Submissions, Submitted
 from formicary.store.jobs import StoredJob
 
@@ -300,15 +300,19 @@ class Manager:
 
     # output, artifacts, ants
 
-    async def log_lines(self, job_id: str, task_type: str | None, attempt: int | None) -> AsyncIterator[list[LogLine]]:
+    async def log_lines(
+        self, job_id: str, task_type: str | None, attempt: int | None, extent: Extent = EVERYTHING
+    ) -> AsyncIterator[list[LogLine]]:
         """Returns pages of the stored output, in order of arrival.
 
         Raises:
             NotFoundError: no such job, or no such task in it.
         """
-        return stored_lines(self._stores.logs, await self._selection(job_id, task_type, attempt))
+        return stored_lines(self._stores.logs, await self._selection(job_id, task_type, attempt), extent)
 
-    async def follow_log(self, job_id: str, task_type: str | None, attempt: int | None) -> AsyncIterator[list[LogLine]]:
+    async def follow_log(
+        self, job_id: str, task_type: str | None, attempt: int | None, extent: Extent = EVERYTHING
+    ) -> AsyncIterator[list[LogLine]]:
         """Returns pages of output, now and as it arrives, until the job ended and all of it was returned.
 
         Pages can be empty.
@@ -319,7 +323,7 @@ class Manager:
         selection = await self._selection(job_id, task_type, attempt)
         around = self._around
         follower = Follower(self._stores.logs, around.log_signals, around.log_backlog, around.clock)
-        return follower.follow(selection, lambda: self.has_ended(selection.job_id))
+        return follower.follow(selection, extent, lambda: self.has_ended(selection.job_id))
 
     async def _selection(self, job_id: str, task_type: str | None, attempt: int | None) -> Selection:
         stored = await self._stored(job_id)

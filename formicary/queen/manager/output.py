@@ -1,7 +1,7 @@
 """Reading the stored output of tasks, once or for as long as the job runs.
 
 The lines of one job become visible in order of their arrival numbers (see ``LogStore.read``), so that a follower needs
-to keep nothing but the last number it saw.
+to keep nothing but the last number it saw, and wherever the lines are meanwhile (see ``LogReader``).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,12 +10,11 @@ from typing import NamedTuple
 from formicary.clock import Clock
 from formicary.ids import JobId
 from formicary.model.jobs import LogLine
+from formicary.queen.log_reader import LogReader, LogSources, Wanted
 from formicary.queen.manager.contracts import LogBacklog
 from formicary.queen.watch import Signals
-from formicary.store.logs import LogRow, LogStore
+from formicary.store.logs import LogRow
 
-#: Lines read at a time.
-PAGE_LINES = 1_000
 #: Interval between two looks where no signal comes, in seconds.
 _LOOK_S = 0.5
 #: Interval between two looks at the backlog of an ended job, in seconds.
@@ -33,34 +32,50 @@ class Selection(NamedTuple):
     names: tuple[str, ...]
 
 
-async def stored_lines(store: LogStore, selection: Selection) -> AsyncIterator[list[LogLine]]:
+class Extent(NamedTuple):
+    """Which part of them: behind the line with the arrival ``after``, or the last ``tail``; ``limit`` at most."""
+
+    after: int = 0
+    tail: int | None = None
+    limit: int | None = None
+
+
+EVERYTHING = Extent()
+
+
+async def stored_lines(sources: LogSources, selection: Selection, extent: Extent) -> AsyncIterator[list[LogLine]]:
     """Yields what is stored now, in order of arrival, in pages."""
-    async for rows in _pages(store, selection, 0):
-        yield _lines(rows, selection)
+    reader = await _reader(sources, selection, extent)
+    left = extent.limit
+    async for rows in reader.pages():
+        yield _lines(rows if left is None else rows[:left], selection)
+        if left is not None:
+            left -= len(rows)
+            if left <= 0:
+                return
 
 
 class Follower:
     """Sends each line of a job once, as it arrives, until the job ended and every line was sent."""
 
-    def __init__(self, store: LogStore, signals: Signals, backlog: LogBacklog, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, sources: LogSources, signals: Signals, backlog: LogBacklog, clock: Clock) -> None:
+        self._sources = sources
         self._signals = signals
         self._backlog = backlog
         self._clock = clock
 
     async def follow(
-        self, selection: Selection, has_ended: Callable[[], Awaitable[bool]]
+        self, selection: Selection, extent: Extent, has_ended: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[list[LogLine]]:
         """Yields pages of new lines; an empty page now and then, so that the caller notices a reader that left."""
-        after = 0
+        reader = await _reader(self._sources, selection, extent)
         while True:
             future = self._signals.arm(selection.job_id)
             try:
                 is_last = await has_ended()
                 if is_last:
                     await self._wait_for_writers()
-                async for rows in _pages(self._store, selection, after):
-                    after = rows[-1].arrival
+                async for rows in reader.pages():
                     yield _lines(rows, selection)
                 if is_last:
                     return
@@ -75,14 +90,12 @@ class Follower:
             await self._clock.sleep(_BACKLOG_LOOK_S)
 
 
-async def _pages(store: LogStore, selection: Selection, after: int) -> AsyncIterator[list[LogRow]]:
-    while True:
-        rows = await store.read(selection.job_id, selection.task_no, selection.attempt, after, PAGE_LINES)
-        if rows:
-            after = rows[-1].arrival
-            yield rows
-        if len(rows) < PAGE_LINES:
-            return
+async def _reader(sources: LogSources, selection: Selection, extent: Extent) -> LogReader:
+    wanted = Wanted(selection.job_id, selection.task_no, selection.attempt)
+    reader = LogReader(sources, wanted, extent.after)
+    if extent.tail is not None:
+        await reader.seek_last(extent.tail)
+    return reader
 
 
 def _lines(rows: list[LogRow], selection: Selection) -> list[LogLine]:
@@ -91,4 +104,12 @@ def _lines(rows: list[LogRow], selection: Selection) -> list[LogLine]:
 
 def _line(row: LogRow, names: tuple[str, ...]) -> LogLine:
     task_type = names[row.task_no] if row.task_no < len(names) else str(row.task_no)
-    return LogLine(task_type=task_type, attempt=row.attempt, seq=row.seq, stream=row.stream, at=row.at, text=row.line)
+    return LogLine(
+        task_type=task_type,
+        attempt=row.attempt,
+        seq=row.seq,
+        stream=row.stream,
+        at=row.at,
+        text=row.line,
+        arrival=row.arrival,
+    )

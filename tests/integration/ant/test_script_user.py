@@ -107,7 +107,7 @@ async def test_the_warden_ends_scripts_of_another_user_whatever_they_did_to_esca
     user = "48214:48214"
     arguments = (str(_LONE_ANT), str(home), f"{escape} sleep 300", "0", user)
     ant = await asyncio.create_subprocess_exec(sys.executable, *arguments)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await _until(lambda: len(_named("sleep", 48214)) == 2)
         ant.kill()
         await ant.wait()

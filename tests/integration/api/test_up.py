@@ -34,7 +34,11 @@ class Place:
         self.quick.write_text(QUICK)
         self.slow.write_text(SLOW)
         bare = {name: value for name, value in os.environ.items() if not name.startswith("FORMICARY_")}
-        self.environment = bare | {"FORMICARY_HOME": str(self.home), "FORMICARY_LOG_FORMAT": "json"}
+        self.environment = bare | {
+            "FORMICARY_HOME": str(self.home),
+            "FORMICARY_LOG_FORMAT": "json",
+            "FORMICARY_LOGS_ARCHIVE_AFTER_S": "0",
+        }
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -114,6 +118,15 @@ def test_run_on_the_home_of_an_up_submits_to_it_and_says_so(served: Place) -> No
     assert job["state"] == "COMPLETED"
     assert "submitting to it at http://127.0.0.1:" in ended.stderr
     assert document(served.call("job", "show", job["id"], "-o", "json")) == job
+
+
+def test_output_that_was_moved_to_the_artifact_store_is_read_like_any_other(served: Place) -> None:
+    job = document(served.call("run", served.quick, "-p", "name=all", "-o", "json"))
+    until(lambda: any((served.home / "artifacts/logs" / job["id"]).glob("1-*.jsonl.zst")), lambda: "nothing was moved")
+
+    assert served.call("job", "logs", job["id"], "--task", "say").stdout == "hello all\n"
+    assert [line["seq"] for line in document(served.call("job", "logs", job["id"], "-n", "1", "-o", "json"))] == [1]
+    assert served.call("job", "logs", job["id"], "-f", "--tail", "0").stdout == ""
 
 
 def test_a_job_is_applied_submitted_waited_for_and_read(served: Place) -> None:
