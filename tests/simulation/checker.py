@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from brokers.base import Message
 from formicary.ant.assignments import Key
 from formicary.events.ants import AntHeartbeat, AntLeft
@@ -14,6 +16,7 @@ from formicary.events.base import Event
 from formicary.events.codec import decode_pack
 from formicary.events.tasks import TaskDispatched, TaskFinished
 from formicary.ids import Incarnation, JobId
+from formicary.model.jobs import ReusedFrom
 from formicary.model.states import TERMINAL_JOB_STATES
 from formicary.store.rows import AttemptRow, HistoryRow, JournalBatch, LeaseRow, TaskRow
 from tests.simulation.database import MemoryDatabase
@@ -156,8 +159,20 @@ class Checker:
         if result.at < bound:
             self.violate(f"the result of {name(key)} was in the log, and it was taken for lost")
 
+    def _check_reuse(self, row: TaskRow, source: ReusedFrom) -> None:
+        """A result was taken: of a run that ended well, by a task that did not run itself for it."""
+        key, origin = (JobId(row.job_id), row.task_no, row.attempt), (source.job_id, row.task_no, source.attempt)
+        self.counts["reuses"] += 1
+        if self._books.exits.get(origin) != 0:
+            self.violate(f"{name(key)} took the result of {name(origin)}: {self._books.exits.get(origin)}")
+        if key in self._books.exits or key in self._books.running or row.state != "COMPLETED":
+            self.violate(f"{name(key)} took a result and ran, or is {row.state}")
+
     def _check_task(self, row: TaskRow) -> None:
         key = (JobId(row.job_id), row.task_no, row.attempt)
+        if row.reused_from is not None:
+            self._check_reuse(row, msgspec.json.decode(row.reused_from, type=ReusedFrom))
+            return
         if row.state == "COMPLETED" and self._books.exits.get(key) != 0:
             self.violate(f"{name(key)} is COMPLETED, but its code ended with {self._books.exits.get(key)}")
         if row.error_code == "ERR_EXIT_CODE" and self._books.exits.get(key) != row.exit_code:

@@ -70,6 +70,23 @@ tasks:
   - {task_type: c, method: DUMMY, duration_s: 3}
 """,
 )
+#: Job types whose tasks take results of earlier jobs.
+MEMOIZED: Final = (
+    """
+job_type: remembered
+tasks:
+  - {task_type: a, method: SHELL, script: ["1.5 0"], memoize: {key: a}}
+  - {task_type: b, method: DUMMY, duration_s: 0.4, memoize: {key: b}, dependencies: [a]}
+  - {task_type: c, method: SHELL, script: ["2 0"], dependencies: [b]}
+""",
+    """
+job_type: forgotten
+retry: 1
+tasks:
+  - {task_type: a, method: SHELL, script: ["0.8 3"], memoize: {key: a}, retry: 1, allow_failure: true}
+  - {task_type: b, method: SHELL, script: ["3 0"], memoize: {key: b, expires_after: 6s}}
+""",
+)
 #: How often each is chosen: what runs for longer than an ant's lease meets more.
 _WEIGHTS: Final = (1, 1, 1, 1, 1, 1, 2, 2)
 
@@ -84,11 +101,14 @@ class Submission(NamedTuple):
     commands: tuple[tuple[float, str], ...]
 
 
+Definitions = tuple[tuple[DefinitionRecord, int | None], ...]
+
+
 @cache
-def definitions() -> tuple[tuple[DefinitionRecord, int | None], ...]:
+def definitions(sources: tuple[str, ...] = SOURCES) -> Definitions:
     """Returns the job types with their limits."""
     found = []
-    for number, source in enumerate(SOURCES, 1):
+    for number, source in enumerate(sources, 1):
         parsed = parse_definition(source)
         record = DefinitionRecord(
             id=f"00000000-0000-7000-8000-{number:012x}",
@@ -102,14 +122,14 @@ def definitions() -> tuple[tuple[DefinitionRecord, int | None], ...]:
     return tuple(found)
 
 
-def submissions(rng: Random) -> list[Submission]:
+def submissions(rng: Random, known: Definitions) -> list[Submission]:
     """Returns the jobs of a run, by time."""
-    made = [_submission(rng, number) for number in range(rng.randint(6, 10))]
+    made = [_submission(rng, number, known) for number in range(rng.randint(6, 10))]
     return sorted(made, key=lambda item: item.at_s)
 
 
-def _submission(rng: Random, number: int) -> Submission:
-    definition, _ = rng.choices(definitions(), _WEIGHTS)[0]
+def _submission(rng: Random, number: int, known: Definitions) -> Submission:
+    definition, _ = rng.choices(known, _WEIGHTS[: len(known)])[0]
     at_s = rng.uniform(0.5, LAST_SUBMISSION_S)
     commands: tuple[tuple[float, str], ...] = ()
     if rng.random() < 0.15:

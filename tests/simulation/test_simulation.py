@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.world import Report, run
+from tests.simulation.scenario import MEMOIZED
+from tests.simulation.world import Parts, Report, run
 
 ROOT = Path(__file__).parents[2]
 #: Of the batch that runs with every change; more: ``python -m tests.simulation --first N --count M``.
@@ -29,6 +30,13 @@ def test_no_promise_is_broken_whatever_goes_wrong() -> None:
         broken = [summary for part in pool.map(summaries, parts) for summary in part]
 
     assert not broken, "\n" + "\n".join(broken)
+
+
+def test_tasks_that_take_results_of_earlier_jobs_keep_every_promise() -> None:
+    reports = [run(seed, Parts(sources=MEMOIZED)) for seed in range(1, 41)]
+
+    assert [report.summary() for report in reports if report.violations] == []
+    assert sum(report.counts.get("reuses", 0) > 0 for report in reports) > 20
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

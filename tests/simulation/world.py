@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Callable, Collection, Coroutine, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from tests.simulation.hosts import AntHost, Host, QueenHost
 from tests.simulation.loop import EPOCH, BusyLoopError, Life, Process, VirtualLoop
 from tests.simulation.machine import Machine
 from tests.simulation.network import Weather
-from tests.simulation.scenario import SHARDS, Submission, definitions, submissions
+from tests.simulation.scenario import SHARDS, SOURCES, Submission, definitions, submissions
 from tests.simulation.stores import MemoryJournal
 from tests.simulation.trace import Trace
 
@@ -84,6 +84,7 @@ class Parts:
     supervisor: type[Supervisor] = Supervisor
     ant: type[Ant] = Ant
     machine: type[Machine] = Machine
+    sources: tuple[str, ...] = SOURCES
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Report:
     lines: Sequence[str] = field(repr=False)
     virtual_s: float
     callbacks: int
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def summary(self) -> str:
         """Says what was broken first, and how to see it again."""
@@ -123,12 +125,13 @@ class World:
         self.database = parts.database(SHARDS, self._database_time)
         self.database.checker = self.checker
         self.checker.database = self.database
-        for record, limit in definitions():
+        known = definitions(parts.sources)
+        for record, limit in known:
             self.database.add_definition(record, limit)
         self.queens = [QueenHost(self, f"queen{number}", rng) for number in range(1, rng.choice((1, 2, 2, 2, 3)) + 1)]
         self.ants = [AntHost(self, f"ant{number}", rng) for number in range(1, rng.choice((2, 2, 3)) + 1)]
         slots.update({ant.name: ant.slots for ant in self.ants})
-        self.submissions = submissions(rng)
+        self.submissions = submissions(rng, known)
         self._is_over = False
         #: What people asked for and was not taken yet.
         self._open_count = len(self.submissions) + sum(len(item.commands) for item in self.submissions)
@@ -293,6 +296,7 @@ def run(seed: int, parts: Parts | None = None, *, is_calm: bool = False, log_lev
             lines=world.trace.lines,
             virtual_s=world.loop.now,
             callbacks=world.loop.callbacks,
+            counts=dict(world.checker.counts),
         )
         world.unload()
     return report
