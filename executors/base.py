@@ -68,7 +68,7 @@ class Sink(Protocol):
 
 
 class Guard(Protocol):
-    """The ant's warden, seen from an executor that starts processes of this machine."""
+    """The ant's warden, seen from an executor that starts processes of this machine, or containers of an engine."""
 
     async def register(self, pid: int) -> None:
         """Returns when the warden has promised to kill the process group ``pid`` after the ant's death.
@@ -80,6 +80,20 @@ class Guard(Protocol):
 
     async def forget(self, pid: int) -> None:
         """Tells the warden that the process group is gone."""
+        ...
+
+    async def admit(self) -> None:
+        """Returns when the warden has promised to end, after the ant's death, whatever an engine runs for this ant.
+
+        It finds that by its label, so make everything before asking, and start nothing before this returns.
+
+        Raises:
+            StartFailedError: the lease under which the attempt was accepted has ended; start nothing.
+        """
+        ...
+
+    async def dismiss(self) -> None:
+        """Tells the warden that nothing of the attempt is left on the engine."""
         ...
 
 

@@ -13,6 +13,10 @@ def _default_path() -> str:
     return os.environ.get("PATH") or os.defpath
 
 
+def _default_logins() -> Path:
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorOptions:
     """Settings of all executors; the defaults suit a laptop.
@@ -41,6 +45,12 @@ class ExecutorOptions:
         workers_origins: Origins of the web pages that may be remote workers.
         workers_heartbeat_s: Pause between pings; a worker that gives no sign of life for two of them is lost.
         workers_patience_s: How long a task waits in the ant when the last worker for it has just gone.
+        docker_host: The engine's address; None means ``DOCKER_HOST``, or the first socket of an engine that is there.
+        docker_privileged: Whether DOCKER tasks may ask for all rights, devices and the machine's own network.
+        docker_host_paths: Folders of the machine below which DOCKER tasks may mount paths.
+        docker_logins: The file that ``docker login`` writes.
+        docker_patience_s: How long an engine that went away may take to come back while containers run.
+        docker_progress_s: How often the log says how far the pull of an image is.
     """
 
     python_paths: tuple[Path, ...] = ()
@@ -66,3 +76,9 @@ class ExecutorOptions:
     workers_origins: tuple[str, ...] = ()
     workers_heartbeat_s: float = 15.0
     workers_patience_s: float = 30.0
+    docker_host: str | None = None
+    docker_privileged: bool = False
+    docker_host_paths: tuple[Path, ...] = ()
+    docker_logins: Path = field(default_factory=_default_logins)
+    docker_patience_s: float = 30.0
+    docker_progress_s: float = 5.0

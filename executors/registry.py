@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from executors.base import Executor
+from executors.docker.address import has_engine
 from executors.errors import UnknownMethodError
+from executors.missing import MissingExecutor
 from executors.options import ExecutorOptions
 from executors.specs import HTTP_METHODS
 
@@ -46,6 +48,14 @@ def _make_websocket(options: ExecutorOptions) -> Executor:
     return WebsocketExecutor(options)
 
 
+def _make_docker(options: ExecutorOptions) -> Executor:
+    try:
+        from executors.docker.executor import DockerExecutor
+    except ModuleNotFoundError as exc:
+        return MissingExecutor(("DOCKER",), str(exc.name), "docker")
+    return DockerExecutor(options)
+
+
 _Factory = Callable[[ExecutorOptions], Executor]
 _FACTORIES: dict[str, _Factory] = {
     "SHELL": _make_shell,
@@ -53,20 +63,23 @@ _FACTORIES: dict[str, _Factory] = {
     "PYTHON": _make_python,
     "WEBSOCKET": _make_websocket,
     "MESSAGING": _make_messaging,
+    "DOCKER": _make_docker,
     "DUMMY": _make_dummy,
 }
 
 #: Every method that an executor of this package serves.
 KNOWN_METHODS = tuple(_FACTORIES)
+_ON_REQUEST = {"DUMMY", "WEBSOCKET", "MESSAGING", "DOCKER"}
 #: What an ant offers when it is not told: all that does real work and needs no setting.
-DEFAULT_METHODS = tuple(method for method in KNOWN_METHODS if method not in {"DUMMY", "WEBSOCKET", "MESSAGING"})
+DEFAULT_METHODS = tuple(method for method in KNOWN_METHODS if method not in _ON_REQUEST)
 
 
 def default_methods(options: ExecutorOptions) -> tuple[str, ...]:
     """Returns what an ant offers when it is not told which methods: ``DEFAULT_METHODS``, and what is set up."""
     workers = ("WEBSOCKET",) if options.workers_listen is not None else ()
     services = ("MESSAGING",) if options.exchange is not None else ()
-    return (*DEFAULT_METHODS, *workers, *services)
+    engine = ("DOCKER",) if has_engine(options.docker_host) else ()
+    return (*DEFAULT_METHODS, *workers, *services, *engine)
 
 
 def make_executors(methods: Sequence[str] | None, options: ExecutorOptions | None = None) -> dict[str, Executor]:

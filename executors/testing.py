@@ -45,6 +45,8 @@ class RecordingGuard:
     def __init__(self, refuses: bool = False) -> None:
         self.registered: list[int] = []
         self.forgotten: list[int] = []
+        self.admitted_count = 0
+        self.dismissed_count = 0
         self._refuses = refuses
 
     async def register(self, pid: int) -> None:
@@ -56,6 +58,16 @@ class RecordingGuard:
     async def forget(self, pid: int) -> None:
         """Remembers that the group is gone."""
         self.forgotten.append(pid)
+
+    async def admit(self) -> None:
+        """Counts the attempt, or refuses it as a warden does whose lease has ended."""
+        self.admitted_count += 1
+        if self._refuses:
+            raise StartFailedError("the lease of this attempt has ended; nothing was started")
+
+    async def dismiss(self) -> None:
+        """Counts the attempt that has left the engine."""
+        self.dismissed_count += 1
 
 
 class LazyFolder:
@@ -130,6 +142,7 @@ class Specimen:
         lasting: Runs until it is stopped.
         stubborn: Runs on when it is asked to end.
         refused: Can never run.
+        at_once: How many run at the same time.
         big: Writes ``big_bytes`` in all to ``said_on``; None where output is never big.
     """
 
@@ -146,3 +159,4 @@ class Specimen:
     said_on: Stream = Stream.STDOUT
     success_code: int = 0
     failure_code: int = 3
+    at_once: int = 100

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import msgspec
 
+from brokers.base import Capabilities
+from executors.docker.address import engine_url, has_engine
 from executors.options import ExecutorOptions
+from formicary.ant.config import AntConfig
 from formicary.errors import InvalidInputError
+from formicary.ids import AntId
 from formicary.model.parse_limits import parse_limits
 from formicary.settings import Settings, split_listen
 
@@ -40,7 +44,41 @@ def executor_options(settings: Settings, options: AntOptions, folder: Path) -> E
         workers_listen=None if settings.workers_listen is None else split_listen(settings.workers_listen),
         workers_token=settings.workers_token,
         workers_origins=settings.workers_origins,
+        docker_privileged=settings.docker_privileged,
+        docker_host_paths=tuple(map(Path, settings.docker_host_paths)),
     )
+
+
+def ant_config(
+    settings: Settings,
+    options: AntOptions,
+    ant_id: AntId,
+    capabilities: Capabilities,
+    shard_count: int,
+    cache_limit_bytes: int,
+) -> AntConfig:
+    """Returns the configuration of an ant on a broker with these capabilities."""
+    return AntConfig(
+        id=ant_id,
+        home=settings.home,
+        slots=options.slots or default_slots(),
+        tags=options.tags,
+        methods=options.methods,
+        lease_s=settings.ant_lease_s,
+        survives_process=capabilities.survives_process,
+        topics_are_dear=capabilities.topics_are_dear,
+        shard_count=shard_count,
+        broker_url=settings.broker_url,
+        engine_url=engine_of(options),
+        is_home_passable=settings.shell_user is not None,
+        cache_limit_bytes=cache_limit_bytes,
+    )
+
+
+def engine_of(options: AntOptions) -> str | None:
+    """Returns where the containers of an ant run, or None where it runs none."""
+    offers = has_engine(None) if options.methods is None else "DOCKER" in options.methods
+    return engine_url(None) if offers else None
 
 
 def default_slots() -> int:

@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers_listen: str | None = None
     workers_token: str | None = None
     workers_origins: tuple[str, ...] = ()
+    docker_privileged: bool = False
+    docker_host_paths: tuple[str, ...] = ()
     log_level: str = "info"
     log_format: str | None = None
 
@@ -148,6 +150,21 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _flag(text: str) -> bool:
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return words[text.lower()]
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    paths = tuple(filter(None, text.split(":")))
+    for path in paths:
+        if not Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ValueError(f"{path!r} is no absolute path, such as /srv/data:/var/cache/builds")
+    return paths
+
+
 def _url(*schemes: str, example: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         scheme = text.partition("://")[0] if "://" in text else ""
@@ -216,7 +233,9 @@ def _shown(variable: Variable, value: object) -> str | float | None:
     if variable.field in {"token", "workers_token"}:
         return HIDDEN
     if isinstance(value, tuple):
-        return ",".join(value)
+        return (":" if variable.read is _paths else ",").join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return hide_secrets(str(value)) if "://" in str(value) else str(value)
 
 
@@ -268,6 +287,10 @@ VARIABLES = (
     Variable(
         "FORMICARY_WORKERS_ORIGINS", "workers_origins", _origins, "origins of web pages that may be remote workers"
     ),
+    Variable(
+        "FORMICARY_DOCKER_PRIVILEGED", "docker_privileged", _flag, "whether containers may have all rights and devices"
+    ),
+    Variable("FORMICARY_DOCKER_HOST_PATHS", "docker_host_paths", _paths, "folders that containers may mount, a:b"),
     Variable("FORMICARY_LOG_LEVEL", "log_level", _one_of(_LOG_LEVELS), "least level that is logged"),
     Variable("FORMICARY_LOG_FORMAT", "log_format", _one_of(_LOG_FORMATS), "console or json; unset: by the terminal"),
 )

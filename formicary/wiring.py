@@ -24,7 +24,7 @@ from executors.base import Executor
 from executors.registry import make_executors
 from formicary.ant.ant import Ant
 from formicary.ant.config import AntConfig
-from formicary.ant_options import AntOptions, default_slots, executor_options
+from formicary.ant_options import AntOptions, ant_config, executor_options
 from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.registry import make_store
@@ -268,20 +268,9 @@ class _Foundation:
     async def ant(self, options: AntOptions, default_id: str, shard_count: int) -> Ant:
         """Starts an ant; it is drained on the way out."""
         bus = self._need(self._bus)
-        config = AntConfig(
-            id=AntId(options.id or default_id),
-            home=self._settings.home,
-            slots=options.slots or default_slots(),
-            tags=options.tags,
-            methods=options.methods,
-            lease_s=self._settings.ant_lease_s,
-            survives_process=bus.capabilities.survives_process,
-            topics_are_dear=bus.capabilities.topics_are_dear,
-            shard_count=shard_count,
-            broker_url=self._settings.broker_url,
-            cache_limit_bytes=cache_limits(self._settings).job_type_bytes,
-            is_home_passable=self._settings.shell_user is not None,
-        )
+        own_id = AntId(options.id or default_id)
+        cache_limit_bytes = cache_limits(self._settings).job_type_bytes
+        config = ant_config(self._settings, options, own_id, bus.capabilities, shard_count, cache_limit_bytes)
         executors = await self._executors(options, config)
         built = Ant(bus, executors, self._need(self._artifacts), config, self._clock)
         await self._start(built)

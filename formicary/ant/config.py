@@ -22,8 +22,9 @@ class AntConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     ``home`` holds the lock of its warden and the folders of its attempts. ``methods`` None offers all that the
     executors serve. ``survives_process``, ``topics_are_dear`` are the broker's capabilities; without the first, leases
-    never lapse. ``broker_url`` is what the warden publishes the obituary to. ``is_home_passable``: tasks run as other
-    users, who must be able to reach their folders.
+    never lapse. ``broker_url`` is what the warden publishes the obituary to, ``engine_url`` where it ends containers;
+    None where the ant runs none. ``is_home_passable``: tasks run as other users, who must be able to reach their
+    folders.
     """
 
     id: AntId
@@ -38,6 +39,7 @@ class AntConfig(msgspec.Struct, frozen=True, kw_only=True):
     topics_are_dear: bool = False
     shard_count: int = 16
     broker_url: str | None = None
+    engine_url: str | None = None
     log_limit_bytes: int = 64 * 1024 * 1024
     is_home_passable: bool = False
     cache_limit_bytes: int = 5_000_000_000

@@ -1,10 +1,11 @@
 """The warden: one small process per ant that ends the ant's work when the ant cannot.
 
 ``python -m formicary.ant.warden FD`` speaks lines of tab-separated words over the inherited socket ``FD``.
-From the ant: ``config lock_path ant_pid ant_id lease_s broker_url sys_path`` (once, first) · ``life incarnation`` ·
-``lease incarnation shard expires_at`` · ``register n pid incarnation shard job task attempt`` · ``forget pid`` ·
-``end n incarnation`` · ``sync n`` · ``over incarnation`` · ``bye``. To the ant: ``ready [life …]`` · ``held holder`` ·
-``yes n`` · ``no n`` · ``lapsed incarnation``.
+From the ant: ``config lock_path ant_pid ant_id lease_s broker_url sys_path engine_url`` (once, first) ·
+``life incarnation`` · ``lease incarnation shard expires_at`` · ``register n pid incarnation shard job task attempt`` ·
+``forget pid`` · ``admit n incarnation shard job task attempt`` · ``dismiss job task attempt`` · ``end n incarnation`` ·
+``sync n`` · ``over incarnation`` · ``bye``. To the ant: ``ready [life …]`` · ``held holder`` · ``yes n`` · ``no n`` ·
+``lapsed incarnation``.
 
 Rules:
 
@@ -13,10 +14,12 @@ Rules:
   ant says in its registration that they are over, since nobody may have heard, or published, their obituary.
 - The ant's death (end of the socket, or of its process) or a lapsed lease: every registered process group gets SIGKILL,
   then whatever is in its control group, where it has one of its own, or has ``FORMICARY_ANT=<incarnation>`` in its
-  environment, until nothing is left.
+  environment, until nothing is left; then all containers with the label ``formicary.ant=<incarnation>`` are removed,
+  where the ant has an engine.
 - After a lapse the ant must say ``over`` within ``PATIENCE_S`` (what runs in its own process is over), or is killed
   too: a stopped ant would go on otherwise.
-- Only when all of it is dead, and the ant too, is the obituary published, where the broker outlives the ant.
+- Only when all of it is dead, and the ant too, is the obituary published, where the broker outlives the ant. Nothing is
+  said about a life whose containers an engine that is away may still run: its owners wait for the end of the lease.
 - Without a broker URL there are no leases: the warden acts on the ant's death only.
 
 Only light modules are imported: an idle warden stays below 12 MB.
@@ -32,6 +35,8 @@ import time
 
 #: How long the ant may take to end what runs in its own process after a lapse, in seconds.
 PATIENCE_S = 2.0
+#: How long an engine that is away is waited for before its containers are left to it, in seconds.
+ENGINE_PATIENCE_S = 5.0
 _POLL_S = 0.02
 _MAX_POLL_S = 0.2
 #: Former lives that the lock file remembers; owners have long noticed the end of older ones.
@@ -52,6 +57,17 @@ class Guarded:
         self.control_group = control_group(pid)
 
 
+class Admitted:
+    """An attempt that runs on the engine."""
+
+    __slots__ = ("attempt", "incarnation", "shard")
+
+    def __init__(self, incarnation: str, shard: int, attempt: tuple[str, int, int]) -> None:
+        self.incarnation = incarnation
+        self.shard = shard
+        self.attempt = attempt
+
+
 class Warden:
     """Serves one ant until it or its work is gone."""
 
@@ -59,11 +75,15 @@ class Warden:
         self._socket = descriptor
         self._input = b""
         self._guarded: dict[int, Guarded] = {}
+        self._admitted: dict[tuple[str, int, int], Admitted] = {}
+        self._engine_url = ""
+        #: Lives whose containers are to be removed.
+        self._engaged: set[str] = set()
         self._lives: list[str] = []
         self._former: list[str] = []
         self._leases: dict[int, float] = {}
         self._lapsed: dict[str, float] = {}
-        self._obituaries: list[tuple[str, list[Guarded]]] = []
+        self._obituaries: list[tuple[str, list[Guarded | Admitted]]] = []
         self._ant_pid = 0
         self._ant_id = ""
         self._lock = -1
@@ -90,7 +110,7 @@ class Warden:
                 return False
             self._input += data
         line, _, self._input = self._input.partition(b"\n")
-        _, path, pid, self._ant_id, lease_s, self._broker_url, sys_path = line.decode().split("\t")
+        _, path, pid, self._ant_id, lease_s, self._broker_url, sys_path, self._engine_url = line.decode().split("\t")
         self._ant_pid, self._lease_s, self._sys_path = int(pid), float(lease_s), sys_path.split("\x1f")
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if hasattr(os, "pidfd_open"):
@@ -112,6 +132,11 @@ class Warden:
                 self._say("yes" if self._register(guarded) else "no", number)
             case ["forget", pid]:
                 self._guarded.pop(int(pid), None)
+            case ["admit", number, incarnation, shard, job, task, attempt]:
+                admitted = Admitted(incarnation, int(shard), (job, int(task), int(attempt)))
+                self._say("yes" if self._admit(admitted) else "no", number)
+            case ["dismiss", job, task, attempt]:
+                self._admitted.pop((job, int(task), int(attempt)), None)
             case ["end", number, incarnation]:
                 self._end(incarnation)
                 self._say("yes", number)
@@ -126,12 +151,22 @@ class Warden:
         return bool(self._lives) and self._lives[-1] == incarnation and incarnation not in self._lapsed
 
     def _register(self, guarded: Guarded) -> bool:
-        if not self._is_current(guarded.incarnation):
-            return False
-        if self._broker_url and self._leases.get(guarded.shard, 0.0) <= now():
+        if not self._may_start(guarded):
             return False
         self._guarded[guarded.pid] = guarded
         return True
+
+    def _admit(self, admitted: Admitted) -> bool:
+        if not self._engine_url or not self._may_start(admitted):
+            return False
+        self._admitted[admitted.attempt] = admitted
+        self._engaged.add(admitted.incarnation)
+        return True
+
+    def _may_start(self, work: Guarded | Admitted) -> bool:
+        if not self._is_current(work.incarnation):
+            return False
+        return not self._broker_url or self._leases.get(work.shard, 0.0) > now()
 
     def _watch(self) -> None:
         """Returns when the ant is dead, killed or has said goodbye."""
@@ -184,16 +219,35 @@ class Warden:
 
     def _end(self, incarnation: str) -> None:
         work = [item for item in self._guarded.values() if item.incarnation == incarnation]
+        contained = [item for item in self._admitted.values() if item.incarnation == incarnation]
         kill_all(work, [incarnation])
         for item in work:
             self._guarded.pop(item.pid, None)
-        self._obituaries.append((incarnation, work))
+        for each in contained:
+            self._admitted.pop(each.attempt, None)
+        self._clear_engine({incarnation} & self._engaged, ENGINE_PATIENCE_S)
+        self._obituaries.append((incarnation, [*work, *contained]))
 
     def _end_all(self) -> None:
         work = list(self._guarded.values())
         kill_all(work, self._lives)
+        # Also what was only made: nothing of that runs, so an engine that is away is not waited for.
+        self._clear_engine(set(self._lives), max(ENGINE_PATIENCE_S, self._lease_s) if self._engaged else 0)
         if self._lives:
-            self._obituaries.append((self._lives[-1], work))
+            self._obituaries.append((self._lives[-1], [*work, *self._admitted.values()]))
+        self._obituaries = [each for each in self._obituaries if each[0] not in self._engaged]
+
+    def _clear_engine(self, lives: set[str], patience_s: float) -> None:
+        """Removes all containers of these lives; they stay engaged where the engine is away for too long."""
+        if not lives or not self._engine_url:
+            return
+        sys.path[:] = self._sys_path
+        from formicary.ant.engines import remove_containers
+
+        if remove_containers(self._engine_url, sorted(lives), patience_s):
+            self._engaged -= lives
+        elif lives & self._engaged:
+            sys.stderr.write(f"containers of {', '.join(sorted(lives))} may run on at {self._engine_url}: it is away\n")
 
     def _say(self, *words: object) -> None:
         with contextlib.suppress(OSError):
@@ -215,6 +269,7 @@ class Warden:
                 continue
             self._former = self._read_lock_file()[2:][-_FORMER_KEPT:]
             kill_all([], self._former)
+            self._clear_engine(set(self._former), 0)
             self._write_lock_file()
             return True
 

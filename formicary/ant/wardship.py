@@ -84,6 +84,14 @@ class Wardship:
         """Tells that a process group is gone."""
         self._say("forget", pid)
 
+    async def admit(self, assignment: Assignment) -> bool:
+        """Asks the warden to end what the engine runs of an attempt, after the ant; tells whether it promised to."""
+        return await self._ask("admit", assignment.incarnation, assignment.shard, *assignment.key)
+
+    def dismiss(self, assignment: Assignment) -> None:
+        """Tells that nothing of an attempt is left on the engine."""
+        self._say("dismiss", *assignment.key)
+
     async def sync(self) -> None:
         """Returns when everything that the warden said so far was heard: a lapse is heard before what it killed.
 
@@ -132,7 +140,8 @@ class Wardship:
     def _config_words(self) -> tuple[object, ...]:
         config = self._config
         url = config.broker_url if config.survives_process else None
-        return (config.lock_path, os.getpid(), config.id, config.lease_s, url or "", "\x1f".join(sys.path))
+        paths = "\x1f".join(sys.path)
+        return (config.lock_path, os.getpid(), config.id, config.lease_s, url or "", paths, config.engine_url or "")
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         while line := await _line(reader):
@@ -183,6 +192,19 @@ class AttemptGuard:
     async def forget(self, pid: int) -> None:
         """Tells the warden that the process group is gone."""
         self._wardship.forget(pid)
+
+    async def admit(self) -> None:
+        """Returns when the warden has promised to end whatever the engine runs of this ant, after its death.
+
+        Raises:
+            StartFailedError: the lease under which the attempt was accepted has ended, or the warden is gone.
+        """
+        if not await self._wardship.admit(self._assignment):
+            raise StartFailedError("the ant's lease ended, or its warden is gone: nothing may be started")
+
+    async def dismiss(self) -> None:
+        """Tells the warden that nothing of the attempt is left on the engine."""
+        self._wardship.dismiss(self._assignment)
 
 
 def _spawn(descriptor: int, log_path: Path) -> "subprocess.Popen[bytes]":

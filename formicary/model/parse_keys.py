@@ -254,7 +254,6 @@ METHOD_DESCRIPTIONS = {
 }
 RESERVED_METHODS = frozenset(
     [
-        "DOCKER",
         "KUBERNETES",
         "FORK_JOB",
         "AWAIT_FORKED_JOB",

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,26 @@ from aiohttp.test_utils import TestServer
 from executors.base import Executor, Run, Stream
 from executors.options import ExecutorOptions
 from executors.registry import make_executors
-from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec, Spec
+from executors.specs import ContainerSpec, DockerSpec, DummySpec, HttpSpec, PythonSpec, ShellSpec, Spec
 from executors.testing import CollectingSink, RecordingGuard, Specimen, make_attempt
 from executors.websocket import WebsocketExecutor
 from tests.conformance.executors.remote_workers import Crew, OpenExecutor, remote_specimen
 from tests.conformance.executors.services import Service, messaging_specimen, serve
+from tests.engines import IMAGE, TestEngine, needs_engine, running_engine
 
+MakeExecutor = Callable[..., Awaitable[Executor]]
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
-KINDS = ("DUMMY", "SHELL", "HTTP_GET", "PYTHON async", "PYTHON sync", "PYTHON pool", "WEBSOCKET", "MESSAGING")
+KINDS = (
+    "DUMMY",
+    "SHELL",
+    "HTTP_GET",
+    "PYTHON async",
+    "PYTHON sync",
+    "PYTHON pool",
+    "WEBSOCKET",
+    "MESSAGING",
+    pytest.param("DOCKER", marks=needs_engine),
+)
 #: Lines of 64 KiB each.
 BIG_LINES = 64
 
@@ -49,12 +62,18 @@ def options(service: Service) -> ExecutorOptions:
     )
 
 
+@pytest.fixture(scope="session")
+def engine() -> Iterator[TestEngine]:
+    with running_engine() as engine:
+        yield engine
+
+
 @pytest.fixture
-async def make_executor(options: ExecutorOptions) -> AsyncIterator[Callable[[str], Awaitable[Executor]]]:
+async def make_executor(options: ExecutorOptions) -> AsyncIterator[MakeExecutor]:
     made: list[Executor] = []
 
-    async def make(method: str) -> Executor:
-        executor = make_executors([method], options)[method]
+    async def make(method: str, **changes: Any) -> Executor:
+        executor = make_executors([method], replace(options, **changes))[method]
         made.append(executor)
         await executor.check()
         return executor
@@ -173,13 +192,15 @@ async def executor(open_executor: OpenExecutor) -> WebsocketExecutor:
 @pytest.fixture(params=KINDS)
 async def specimen(
     request: pytest.FixtureRequest,
-    make_executor: Callable[[str], Awaitable[Executor]],
+    make_executor: MakeExecutor,
     web_server: TestServer,
     crew: Crew,
 ) -> Specimen:
     kind: str = request.param
     method, _, variant = kind.partition(" ")
-    executor = await make_executor(method)
+    has_engine = method == "DOCKER"
+    changes = {"docker_host": request.getfixturevalue("engine").url} if has_engine else {}
+    executor = await make_executor(method, **changes)
     match method:
         case "DUMMY":
             return _dummy(executor)
@@ -192,6 +213,8 @@ async def specimen(
         case "WEBSOCKET":
             assert isinstance(executor, WebsocketExecutor)
             return await remote_specimen(executor, crew)
+        case "DOCKER":
+            return _docker(executor)
         case _:
             return _python(executor, variant)
 
@@ -223,6 +246,25 @@ def _shell(executor: Executor) -> Specimen:
         refused=ShellSpec(script=("echo \0",)),
         big=ShellSpec(script=(f"head -c {BIG_LINES * 65536} /dev/zero",)),
         big_bytes=BIG_LINES * 65536,
+    )
+
+
+def _docker(executor: Executor) -> Specimen:
+    def script(*lines: str) -> DockerSpec:
+        return DockerSpec(container=ContainerSpec(image=IMAGE), script=lines)
+
+    return Specimen(
+        executor=executor,
+        success=script("true"),
+        failure=script("exit 3"),
+        talking=script("echo hello"),
+        said=b"hello\n",
+        lasting=script("sleep 60"),
+        stubborn=script("trap '' TERM", "echo ready", "while :; do sleep 1; done"),
+        refused=script("echo \0"),
+        big=script(f"head -c {BIG_LINES * 65536} /dev/zero"),
+        big_bytes=BIG_LINES * 65536,
+        at_once=10,
     )
 
 

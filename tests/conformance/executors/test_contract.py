@@ -162,8 +162,8 @@ async def test_big_output_reaches_a_slow_sink_whole_and_in_small_pieces(specimen
     assert sink.largest_bytes <= PIECE_BYTES
 
 
-async def test_a_hundred_at_once_keep_their_output_apart(specimen: Specimen, begin: Begin) -> None:
-    sinks = [CollectingSink() for _ in range(100)]
+async def test_many_at_once_keep_their_output_apart(specimen: Specimen, begin: Begin) -> None:
+    sinks = [CollectingSink() for _ in range(specimen.at_once)]
 
     async with asyncio.timeout(60):
         runs = await asyncio.gather(*(begin(specimen.talking, sink) for sink in sinks))

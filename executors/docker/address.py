@@ -1,0 +1,23 @@
+"""Where the engine is; needs no driver, so that an ant without one can ask."""
+
+import os
+from pathlib import Path
+
+_DOCKER_SOCKET = "/var/run/docker.sock"
+
+
+def engine_url(given: str | None) -> str:
+    """Returns what is given, or ``DOCKER_HOST``, or the first socket that is there, or where Docker's would be."""
+    return given or os.environ.get("DOCKER_HOST") or f"unix://{_found_socket() or _DOCKER_SOCKET}"
+
+
+def has_engine(given: str | None) -> bool:
+    """Tells whether an engine was named, or one's socket is in its usual place."""
+    return bool(given or os.environ.get("DOCKER_HOST") or _found_socket())
+
+
+def _found_socket() -> str | None:
+    """Returns the socket of a Docker Engine, or of Podman, for the whole machine or this user."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "/run")
+    paths = (_DOCKER_SOCKET, "/run/podman/podman.sock", f"{runtime}/podman/podman.sock")
+    return next((path for path in paths if Path(path).is_socket()), None)

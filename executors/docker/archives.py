@@ -1,0 +1,284 @@
+"""Folders as tar archives, both ways, with bounded memory: what goes into a container and what comes out of one.
+
+What comes out is not trusted: nothing is written outside the target or through a symlink, a link that leads out is left
+out, and so is whatever is neither file, folder nor link.
+"""
+
+import asyncio
+import io
+import os
+import posixpath
+import queue
+import tarfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+#: Files are read and sent in pieces of this size.
+PIECE_BYTES = 1024 * 1024
+#: Pieces of an incoming archive that may wait for the disk.
+_WAITING_PIECES = 32
+_BLOCK_BYTES = 512
+
+
+class Packer:
+    """Collects what an archive shall hold. Names are relative to the root of the container's files."""
+
+    def __init__(self, owner: tuple[int, int] = (0, 0), *, is_open: bool = False) -> None:
+        """Prepares an empty archive.
+
+        Args:
+            owner: user and group of everything.
+            is_open: everybody may read and write: for a user whose number is not known here.
+        """
+        self._owner = owner
+        self._is_open = is_open
+        self._parts: list[Callable[[], Iterator[bytes]]] = []
+
+    def add_folder(self, name: str, mode: int = 0o755) -> None:
+        """Adds an empty folder."""
+        info = tarfile.TarInfo(name)
+        info.type, info.mode = tarfile.DIRTYPE, mode
+        header = self._header(info)
+        self._parts.append(lambda: iter((header,)))
+
+    def add_bytes(self, name: str, data: bytes, mode: int = 0o644) -> None:
+        """Adds a small file."""
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(data), mode
+        header = self._header(info)
+        self._parts.append(lambda: iter((header, data, _padding(len(data)))))
+
+    def add_tree(self, name: str, folder: Path) -> None:
+        """Adds what a folder holds, below ``name``; read when the archive is."""
+        self._parts.append(lambda: self._tree(name, folder))
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yields the archive; files are read in a thread."""
+        stream = self._stream()
+        while (piece := await asyncio.to_thread(next, stream, None)) is not None:
+            yield piece
+
+    def _stream(self) -> Iterator[bytes]:
+        """Yields the archive in pieces of at least ``PIECE_BYTES``, so that small files cost no round trip each."""
+        waiting = bytearray()
+        for part in self._parts:
+            for data in part():
+                waiting += data
+                if len(waiting) >= PIECE_BYTES:
+                    yield bytes(waiting)
+                    waiting.clear()
+        yield bytes(waiting) + bytes(2 * _BLOCK_BYTES)
+
+    def _tree(self, name: str, folder: Path) -> Iterator[bytes]:
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                yield from self._entry(f"{name}/{entry.name}", entry)
+
+    def _entry(self, name: str, entry: "os.DirEntry[str]") -> Iterator[bytes]:
+        found = entry.stat(follow_symlinks=False)
+        info = tarfile.TarInfo(name)
+        info.mode, info.mtime = found.st_mode & 0o7777, int(found.st_mtime)
+        if entry.is_symlink():
+            info.type, info.linkname = tarfile.SYMTYPE, str(Path(entry.path).readlink())
+            yield self._header(info)
+        elif entry.is_dir():
+            info.type = tarfile.DIRTYPE
+            yield self._header(info)
+            yield from self._tree(name, Path(entry.path))
+        elif entry.is_file():
+            info.size = found.st_size
+            yield self._header(info)
+            yield from _content(Path(entry.path), info.size)
+
+    def _header(self, info: tarfile.TarInfo) -> bytes:
+        info.uid, info.gid = self._owner
+        if self._is_open:
+            info.mode |= 0o777 if info.isdir() or info.mode & 0o100 else 0o666
+        return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _content(path: Path, size: int) -> Iterator[bytes]:
+    """Yields exactly ``size`` bytes, whatever happens to the file meanwhile, and the padding."""
+    left = size
+    with path.open("rb") as file:
+        while left and (data := file.read(min(PIECE_BYTES, left))):
+            left -= len(data)
+            yield data
+    yield bytes(left) + _padding(size)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % _BLOCK_BYTES)
+
+
+async def unpack(pieces: AsyncIterator[bytes], targets: Mapping[str, Path]) -> list[str]:
+    """Unpacks an archive; returns the names that were left out.
+
+    Args:
+        pieces: the archive.
+        targets: where the entry of a name, and all below it, belongs; entries of no target are passed over.
+
+    Raises:
+        OSError: the disk would not.
+        tarfile.TarError: the archive ends too early, or is none.
+    """
+    loop = asyncio.get_running_loop()
+    room = asyncio.Semaphore(_WAITING_PIECES)
+    reader = _PieceReader(lambda: loop.call_soon_threadsafe(room.release))
+    work = asyncio.ensure_future(asyncio.to_thread(_unpack_all, reader, targets))
+    try:
+        async for piece in pieces:
+            await _room_or_end(room, work)
+            if work.done():
+                break
+            reader.feed(piece)
+    except BaseException:
+        reader.is_cut = True
+        work.add_done_callback(lambda done: done.exception())
+        raise
+    finally:
+        reader.feed(b"")
+        await asyncio.wait({work})
+    return work.result()
+
+
+async def _room_or_end(room: asyncio.Semaphore, work: "asyncio.Future[list[str]]") -> None:
+    if not room.locked():
+        await room.acquire()
+        return
+    waiting: asyncio.Future[bool] = asyncio.ensure_future(room.acquire())
+    ends: set[asyncio.Future[Any]] = {waiting, work}
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+class _PieceReader(io.RawIOBase):
+    """A file whose content is fed by another thread; an empty piece is its end."""
+
+    def __init__(self, on_taken: Callable[[], object]) -> None:
+        self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._on_taken = on_taken
+        self._piece = memoryview(b"")
+        self._is_over = False
+        #: The rest will not come: what was begun must not look whole.
+        self.is_cut = False
+
+    def feed(self, piece: bytes) -> None:
+        """Adds a piece."""
+        self._pieces.put(piece)
+
+    def readable(self) -> bool:
+        """Tells that it can be read."""
+        return True
+
+    def readinto(self, buffer: "memoryview[int] | bytearray") -> int:  # type: ignore[override]
+        """Fills a buffer as far as the current piece goes."""
+        while not self._piece and not self._is_over:
+            self._piece = memoryview(self._pieces.get())
+            self._is_over = not self._piece
+            if not self._is_over:
+                self._on_taken()
+        if self.is_cut:
+            raise tarfile.ReadError("the archive was cut off")
+        taken = self._piece[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._piece = self._piece[len(taken) :]
+        return len(taken)
+
+
+def _unpack_all(reader: _PieceReader, targets: Mapping[str, Path]) -> list[str]:
+    left_out: list[str] = []
+    buffered = io.BufferedReader(reader, PIECE_BYTES)
+    with tarfile.open(fileobj=buffered, mode="r|", bufsize=PIECE_BYTES) as archive:
+        for member in archive:
+            target = _target(posixpath.normpath(member.name), targets)
+            if target is not None and not _unpack_one(archive, member, *target, targets):
+                left_out.append(member.name)
+    while buffered.read(PIECE_BYTES):
+        pass  # what follows the end of the archive
+    return left_out
+
+
+def _target(name: str, targets: Mapping[str, Path]) -> tuple[Path, Path] | None:
+    """Returns the folder or file that an entry's target is, and the entry's own place in it."""
+    for prefix, root in targets.items():
+        if name == prefix:
+            return root, root
+        if name.startswith(prefix + "/"):
+            return root, root / name.removeprefix(prefix + "/")
+    return None
+
+
+def _unpack_one(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, path: Path, targets: Mapping[str, Path]
+) -> bool:
+    """Writes one entry; tells whether it did."""
+    if ".." in path.relative_to(root).parts or not _make_parents(root, path):
+        return False
+    if member.isdir():
+        return _make_folder(path)
+    if not _clear(path):
+        return False
+    if member.issym():
+        return _link(root, path, member.linkname)
+    if member.islnk():
+        source = _target(posixpath.normpath(member.linkname), targets)
+        return source is not None and _hard_link(source[0], source[1], path)
+    content = archive.extractfile(member) if member.isreg() else None
+    if content is None:
+        return False
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, member.mode & 0o777 | 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        while piece := content.read(PIECE_BYTES):
+            file.write(piece)
+    os.utime(path, (member.mtime, member.mtime))
+    return True
+
+
+def _make_parents(root: Path, path: Path) -> bool:
+    """Makes the folders between target and entry; not through what is no folder."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    if path == root:
+        return True
+    place = root
+    for part in ("", *path.relative_to(root).parts[:-1]):
+        place = place / part
+        if not _make_folder(place):
+            return False
+    return True
+
+
+def _make_folder(path: Path) -> bool:
+    if path.is_symlink() or path.is_file():
+        return False
+    path.mkdir(exist_ok=True)
+    return True
+
+
+def _clear(path: Path) -> bool:
+    """Removes a file or link that is in the way."""
+    if path.is_dir() and not path.is_symlink():
+        return False
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _link(root: Path, path: Path, linkname: str) -> bool:
+    """Makes a symlink unless it leads out of the target."""
+    inner = posixpath.normpath(posixpath.join(*path.relative_to(root).parent.parts, linkname))
+    if path == root or posixpath.isabs(linkname) or inner.split("/")[0] == "..":
+        return False
+    path.symlink_to(linkname)
+    return True
+
+
+def _hard_link(root: Path, source: Path, path: Path) -> bool:
+    parts = source.relative_to(root).parts
+    places = [root.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)]
+    if ".." in parts or any(place.is_symlink() for place in places) or not source.is_file():
+        return False
+    path.hardlink_to(source)
+    return True

@@ -1,0 +1,285 @@
+"""The engine: the few calls that attempts need, with a limit in time, and with errors that say what failed.
+
+The client's own ways are not used where ``aiodocker`` reads an archive into memory, waits for ever, allows 100
+connections, or asks once more what is known already.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiodocker import Docker, DockerError
+from aiodocker.containers import DockerContainer
+from aiodocker.stream import Message
+from aiodocker.stream import Stream as Attached
+from yarl import URL
+
+from executors.docker.errors import EngineLostError, EngineRefusedError
+
+Json = Any  # a JSON value
+Auth = Mapping[str, str]
+
+#: No call that the engine can answer at once takes longer, in seconds; a loaded machine needs several to start one.
+CALL_LIMIT_S = 120.0
+#: How long an engine that may not be there is waited for, in seconds.
+CONNECT_LIMIT_S = 5.0
+#: The status that aiodocker gives a connection that failed.
+_NO_CONNECTION = 900
+
+
+class Engine:
+    """A connection to one engine. ``url`` is ``unix:///path`` or ``tcp://host:port``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client: Docker | None = None
+        self._connector: aiohttp.BaseConnector | None = None
+
+    def _docker(self) -> Docker:
+        """Returns the client, made on first use: it needs a running loop."""
+        if self._client is None:
+            if self.url.startswith("unix://"):
+                self._connector = aiohttp.UnixConnector(self.url.removeprefix("unix://"), limit=0)
+                self._client = Docker("unix://localhost", connector=self._connector)
+            else:
+                context = _tls_context()
+                scheme = "https" if context else "http"
+                self._connector = aiohttp.TCPConnector(ssl=context or True, limit=0)
+                self._client = Docker(f"{scheme}://{self.url.partition('://')[2]}", connector=self._connector)
+        return self._client
+
+    async def close(self) -> None:
+        """Closes all connections; safe twice and before use."""
+        if self._client is not None:
+            await self._client.close()
+        if self._connector is not None:
+            await self._connector.close()
+        self._client = self._connector = None
+
+    @asynccontextmanager
+    async def _calling(self, doing: str, limit_s: float | None = CALL_LIMIT_S) -> AsyncIterator[Docker]:
+        try:
+            async with asyncio.timeout(limit_s):
+                yield self._docker()
+        except TimeoutError as exc:
+            raise EngineLostError(self.url, doing, f"no answer within {limit_s} s") from exc
+        except DockerError as exc:
+            if exc.status == _NO_CONNECTION:
+                raise EngineLostError(self.url, doing, exc.message) from exc
+            raise EngineRefusedError(doing, exc.status, exc.message) from exc
+        except (aiohttp.ClientError, ConnectionError) as exc:
+            raise EngineLostError(self.url, doing, str(exc) or type(exc).__name__) from exc
+
+    def _container(self, docker: Docker, container: str) -> DockerContainer:
+        return DockerContainer(docker, id=container)
+
+    async def version(self) -> Json:
+        """Returns what the engine says about itself."""
+        async with self._calling("asking for its version", CONNECT_LIMIT_S) as docker:
+            return await docker.version()
+
+    async def image(self, name: str) -> Json | None:
+        """Returns what is known of an image, or None where the engine does not have it."""
+        try:
+            async with self._calling(f"looking for image {name}") as docker:
+                return await docker.images.inspect(name)
+        except EngineRefusedError as exc:
+            if exc.status == 404:
+                return None
+            raise
+
+    async def pull(self, name: str, auth: Auth | None) -> AsyncIterator[Json]:
+        """Pulls an image; yields its progress.
+
+        Raises:
+            EngineRefusedError: the registry or the engine would not; also in the middle.
+        """
+        tag = "" if _has_tag(name) else "latest"
+        params = {"fromImage": name, **({"tag": tag} if tag else {})}
+        headers = (
+            {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(dict(auth)).encode()).decode()} if auth else {}
+        )
+        async with (
+            self._calling(f"pulling image {name}", None) as docker,
+            docker._query("images/create", "POST", params=params, headers=headers, timeout=None) as response,
+        ):
+            async for line in response.content:
+                progress = json.loads(line)
+                if "error" in progress:
+                    raise EngineRefusedError(f"pulling image {name}", 0, str(progress["error"]))
+                yield progress
+
+    async def create(self, config: Json, name: str) -> str:
+        """Makes a container and returns its id."""
+        async with self._calling(f"making a container of {config['Image']}") as docker:
+            return (await docker.containers.create(config, name=name)).id
+
+    async def start(self, container: str) -> None:
+        """Starts a container."""
+        async with self._calling("starting a container") as docker:
+            await self._container(docker, container).start()
+
+    async def wait(self, container: str) -> int:
+        """Returns a container's exit code, once it does not run."""
+        async with self._calling("waiting for a container", None) as docker:
+            answer = await self._container(docker, container).wait(timeout=None)
+        if not answer:
+            raise EngineLostError(self.url, "waiting for a container", "it hung up")
+        return int(answer["StatusCode"])
+
+    async def inspect(self, container: str) -> Json:
+        """Returns all about a container."""
+        async with self._calling("looking at a container") as docker:
+            return await self._container(docker, container).show()
+
+    async def kill(self, container: str, signal: str) -> None:
+        """Sends a signal to the first process of a container; nothing happens where it does not run."""
+        try:
+            async with self._calling("signalling a container") as docker:
+                await self._container(docker, container).kill(signal=signal)
+        except EngineRefusedError as exc:
+            if exc.status not in (404, 409) and "is not running" not in exc.reason:
+                raise
+
+    async def remove(self, container: str) -> None:
+        """Kills and removes a container with its unnamed volumes; nothing happens where it is gone."""
+        try:
+            async with self._calling("removing a container") as docker:
+                await self._container(docker, container).delete(force=True, v=True)
+        except EngineRefusedError as exc:
+            if exc.status == 409 and "already in progress" in exc.reason:
+                return
+            if exc.status != 404:
+                raise
+
+    async def execute(self, container: str, command: Sequence[str], limit_s: float) -> tuple[int, bytes]:
+        """Runs a command inside a container; returns its exit code and output."""
+        output = bytearray()
+        async with self._calling("running a command in a container", limit_s) as docker:
+            running = await self._container(docker, container).exec(command)
+            async with running.start() as attached:
+                while (message := await attached.read_out()) is not None:
+                    output += message.data
+            code = (await running.inspect())["ExitCode"]
+        return int(code or 0), bytes(output)
+
+    async def attach(self, container: str) -> Attached:
+        """Opens the output of a container that has not started yet, or runs: frames of either stream, from now on."""
+
+        async def setup() -> tuple[URL, bytes | None, bool]:
+            url = URL(f"containers/{container}/attach").with_query(stream=1, stdout=1, stderr=1)
+            return url, None, False
+
+        async with self._calling("opening the output of a container") as docker:
+            attached = Attached(docker, setup)
+            await attached._init()
+        return attached
+
+    async def tail(self, container: str, lines: int) -> bytes:
+        """Returns the last lines that a container wrote, both streams together."""
+        async with self._calling("reading the log of a container") as docker:
+            container_ = self._container(docker, container)
+            log: list[str] = await container_.log(stdout=True, stderr=True, tail=lines)
+        return "".join(log).encode()
+
+    async def changed_paths(self, container: str) -> list[str]:
+        """Returns every path of a container's own layer that differs from its image."""
+        async with self._calling("looking for a container's files") as docker:
+            changes = await docker._query_json(f"containers/{container}/changes")
+        return [change["Path"] for change in changes or ()]
+
+    async def send(self, container: str, archive: AsyncIterable[bytes]) -> None:
+        """Unpacks a tar archive at the root of a container's files."""
+        params = {"path": "/"}
+        headers = {"Content-Type": "application/x-tar"}
+        async with (
+            self._calling("sending files to a container", None) as docker,
+            docker._query(
+                f"containers/{container}/archive", "PUT", params=params, data=archive, headers=headers, timeout=None
+            ) as response,
+        ):
+            await response.read()
+
+    @asynccontextmanager
+    async def receive(self, container: str, path: str) -> AsyncIterator[AsyncIterator[bytes] | None]:
+        """Yields what lies at a path as the pieces of a tar archive, or None where nothing does."""
+        url = f"containers/{container}/archive"
+        async with self._calling("fetching files of a container", None) as docker:
+            try:
+                response = await docker._do_query(url, "GET", params={"path": path}, timeout=None)
+            except DockerError as exc:
+                if exc.status != 404:
+                    raise
+                yield None
+                return
+            async with response:
+                yield response.content.iter_any()
+
+    async def create_network(self, config: Json) -> str:
+        """Makes a network and returns its id."""
+        async with self._calling("making a network") as docker:
+            network = await docker.networks.create(config)
+        return str(network.id)
+
+    async def connect(self, network: str, container: str) -> None:
+        """Puts a container into one more network."""
+        async with self._calling(f"joining network {network}") as docker:
+            await docker._query_json(f"networks/{network}/connect", "POST", data={"Container": container})
+
+    async def remove_network(self, network: str) -> None:
+        """Removes a network that no container is in; nothing happens where it is gone."""
+        try:
+            async with self._calling("removing a network") as docker, docker._query(f"networks/{network}", "DELETE"):
+                pass
+        except EngineRefusedError as exc:
+            if exc.status != 404:
+                raise
+
+    async def labelled(self, *labels: str) -> tuple[list[Json], float]:
+        """Returns the containers, in any state, that carry all labels, and what time it is for the engine."""
+        params = {"all": "1", "filters": json.dumps({"label": list(labels)})}
+        async with (
+            self._calling("listing containers") as docker,
+            docker._query("containers/json", params=params) as response,
+        ):
+            now_s = parsedate_to_datetime(response.headers["Date"]).timestamp()
+            containers: list[Json] = await response.json()
+            return containers, now_s
+
+    async def labelled_networks(self, *labels: str) -> list[Json]:
+        """Returns the networks that carry all labels."""
+        params = {"filters": json.dumps({"label": list(labels)})}
+        async with self._calling("listing networks") as docker:
+            networks: list[Json] = await docker._query_json("networks", params=params)
+        return networks
+
+
+async def next_output(attached: Attached) -> Message | None:
+    """Returns the next frame of a container's output; None at its end, or where the engine was lost."""
+    try:
+        return await attached.read_out()
+    except (aiohttp.ClientError, ConnectionError):
+        return None
+
+
+def _tls_context() -> ssl.SSLContext | None:
+    """Returns what ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` ask for, as the engine's own client reads them."""
+    folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+    if not os.environ.get("DOCKER_TLS_VERIFY"):
+        return None
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))
+    return context
+
+
+def _has_tag(name: str) -> bool:
+    last = name.rpartition("/")[2]
+    return ":" in last or "@" in last

@@ -1,0 +1,114 @@
+"""Services beside a task: started before it, and waited for until they are ready."""
+
+import asyncio
+import time
+from typing import Any
+
+from executors.base import Sink, Stream
+from executors.docker.engine import Engine
+from executors.docker.errors import EngineError, EngineLostError, EngineRefusedError
+from executors.errors import ServiceError
+from executors.specs import ReadySpec, ServiceSpec
+
+Json = Any  # a JSON value
+
+#: From one look at a service to the next, in seconds: at first, and at most.
+_FIRST_PAUSE_S = 0.05
+_MAX_PAUSE_S = 0.5
+#: How long one look may take, in seconds.
+_LOOK_LIMIT_S = 5.0
+_CONNECT_LIMIT_S = 1.0
+#: Lines of a service's own log that are shown where it does not get ready.
+_LOG_LINES = 30
+#: The state of a listening socket in /proc/net/tcp.
+_LISTENS = "0A"
+
+
+class Service:
+    """One started service."""
+
+    def __init__(self, engine: Engine, container: str, network: str, spec: ServiceSpec) -> None:
+        self._engine = engine
+        self._container = container
+        self._network = network
+        self._spec = spec
+
+    async def start(self) -> None:
+        """Starts its container.
+
+        Raises:
+            ServiceError: the engine would not.
+        """
+        try:
+            await self._engine.start(self._container)
+        except EngineRefusedError as exc:
+            raise ServiceError(f"service {self._spec.name} did not start: {exc.reason}") from exc
+
+    async def ready(self, sink: Sink) -> None:
+        """Returns when it is ready.
+
+        Raises:
+            ServiceError: it has ended, or it took too long; its last lines are in the log.
+        """
+        ready = self._spec.ready or ReadySpec()
+        began_s, pause_s = time.monotonic(), _FIRST_PAUSE_S
+        while not await self._is_ready(ready, sink):
+            if time.monotonic() - began_s > ready.timeout_s:
+                await self._show_log(sink)
+                wanted = f"port {ready.port} to be open" if ready.port else f"{' '.join(ready.command)} to succeed"
+                message = f"service {self._spec.name} was not ready within {ready.timeout_s:g} s: waited for {wanted}"
+                raise ServiceError(f"{message}; see its last lines in the log, or raise ready.timeout")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _MAX_PAUSE_S)
+
+    async def _is_ready(self, ready: ReadySpec, sink: Sink) -> bool:
+        facts = await self._engine.inspect(self._container)
+        state = facts["State"]
+        if not state["Running"]:
+            await self._show_log(sink)
+            why = (
+                "was killed for want of memory"
+                if state.get("OOMKilled")
+                else f"ended with exit code {state['ExitCode']}"
+            )
+            raise ServiceError(f"service {self._spec.name} {why} before it was ready; see its last lines in the log")
+        if ready.port is not None:
+            return await self._is_open(facts, ready.port)
+        return not ready.command or await self._succeeds(ready.command)
+
+    async def _succeeds(self, command: tuple[str, ...]) -> bool:
+        try:
+            code, _ = await self._engine.execute(self._container, command, _LOOK_LIMIT_S)
+        except (EngineRefusedError, EngineLostError):
+            return False  # it does not run yet, or any more, or hangs: the next look tells
+        return code == 0
+
+    async def _is_open(self, facts: Json, port: int) -> bool:
+        """Tells whether something listens: asked from here, or from within where there is no way from here."""
+        address = facts["NetworkSettings"]["Networks"][self._network]["IPAddress"]
+        try:
+            async with asyncio.timeout(_CONNECT_LIMIT_S):
+                _, writer = await asyncio.open_connection(address, port)
+        except ConnectionRefusedError:
+            return False
+        except (OSError, TimeoutError):
+            return await self._listens(port)
+        writer.close()
+        return True
+
+    async def _listens(self, port: int) -> bool:
+        command = ("cat", "/proc/net/tcp", "/proc/net/tcp6")
+        try:
+            _, table = await self._engine.execute(self._container, command, _LOOK_LIMIT_S)
+        except (EngineRefusedError, EngineLostError):
+            return False
+        rows = [line.split() for line in table.decode(errors="replace").splitlines()]
+        return any(len(row) > 3 and row[1].endswith(f":{port:04X}") and row[3] == _LISTENS for row in rows)
+
+    async def _show_log(self, sink: Sink) -> None:
+        try:
+            log = await self._engine.tail(self._container, _LOG_LINES)
+        except EngineError as exc:
+            log = str(exc).encode()
+        for line in log.splitlines():
+            await sink.write(Stream.SYSTEM, f"[{self._spec.name}] ".encode() + line[:1000] + b"\n")

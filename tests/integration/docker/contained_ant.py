@@ -1,0 +1,58 @@
+"""A process with one ant on the memory broker, which runs a script in a container, with a service, until it is killed.
+
+Arguments: home folder, the engine's address, script, and the length of leases that can lapse, or 0.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from brokers.memory import MemoryBroker
+from brokers.memory_server import MemoryServer
+from executors.options import ExecutorOptions
+from executors.registry import make_executors
+from executors.specs import ContainerSpec, DockerSpec, ReadySpec, ServiceSpec
+from formicary.ant.ant import Ant
+from formicary.ant.config import AntConfig
+from formicary.artifacts.local import LocalStore
+from formicary.bus import Bus
+from formicary.clock import SystemClock
+from formicary.ids import AntId
+from formicary.log import configure
+from formicary.testing.owner import ScriptedOwner, order
+
+IMAGE = "busybox:local"
+SERVICE = ServiceSpec(name="beside", image=IMAGE, command=("sleep", "300"), ready=ReadySpec(command=("true",)))
+
+
+async def main(home: Path, engine_url: str, script: str, lease_s: float) -> None:
+    broker = MemoryBroker(MemoryServer())
+    await broker.open()
+    bus = Bus(broker, "contained", SystemClock())
+    store = LocalStore(home / "artifacts")
+    await store.open()
+    config = AntConfig(
+        id=AntId("ant-1"),
+        home=home,
+        lease_s=lease_s or 60.0,
+        survives_process=lease_s > 0,
+        broker_url="memory://",
+        engine_url=engine_url,
+    )
+    ant = Ant(bus, make_executors(("DOCKER",), ExecutorOptions(docker_host=engine_url)), store, config, SystemClock())
+    owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
+    answers = asyncio.create_task(owner.answer())
+    try:
+        await ant.start()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        spec = DockerSpec(container=ContainerSpec(image=IMAGE), script=(script,), services=(SERVICE,))
+        await owner.send(owner.dispatch(order("DOCKER", spec)))
+        await ant.wait()
+    finally:
+        answers.cancel()
+        await ant.stop()
+
+
+configure("warning", "json")
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])))

@@ -1,0 +1,144 @@
+"""Files that go into a container and come out of it."""
+
+import asyncio
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+
+from executors.docker.pod import fixed_places
+from tests.engines import needs_engine
+from tests.integration.docker.conftest import Bench, spec
+
+pytestmark = [needs_engine, pytest.mark.usefixtures("leaves_nothing")]
+
+GIGABYTE = 2**30
+#: What moving a gigabyte each way may add to the memory of this process, in bytes.
+ROOM_BYTES = 100 * 2**20
+
+
+async def test_what_the_folder_holds_goes_in_and_what_the_paths_name_comes_out(bench: Bench) -> None:
+    docker = spec(
+        "cat deep/er/in.txt", "ls -l run.sh | cut -c1-10", "mkdir -p dist/x", "echo a > dist/x/a.bin; echo b > b"
+    )
+    attempt = bench.attempt(docker)
+    folder = attempt.folder.path()
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "deep/er/in.txt").write_text("brought\n")
+    (folder / "run.sh").write_text("")
+    (folder / "run.sh").chmod(0o755)
+
+    ended = await bench.run(docker, "dist/**/*.bin", "missing/*", attempt=attempt)
+
+    assert ended.text == "brought\n-rwxr-xr-x\n"
+    assert (folder / "dist/x/a.bin").read_text() == "a\n"
+    assert not (folder / "b").exists()
+
+
+async def test_results_and_outputs_come_out_and_nothing_where_there_are_none(bench: Bench) -> None:
+    script = 'echo r > "$FORMICARY_RESULT_DIR/r"; mkdir "$FORMICARY_RESULT_DIR/d"; echo k=v > "$FORMICARY_OUTPUT"'
+    full, empty = await bench.run(spec(script)), await bench.run(spec("true"))
+
+    assert (full.attempt.folder.result_dir / "r").read_text() == "r\n"
+    assert (full.attempt.folder.result_dir / "d").is_dir()
+    assert full.attempt.folder.output_file.read_text() == "k=v\n"
+    assert not empty.attempt.folder.is_made
+
+
+@pytest.mark.parametrize("user", ["1234:1234", "nobody"])
+async def test_a_user_other_than_root_reads_what_came_and_writes_its_own(bench: Bench, user: str) -> None:
+    docker = spec("id -u; cat in.txt; echo more >> in.txt; touch own $FORMICARY_RESULT_DIR/r", container={"user": user})
+    attempt = bench.attempt(docker)
+    (attempt.folder.path() / "in.txt").write_text("brought\n")
+
+    ended = await bench.run(docker, "own", "in.txt", attempt=attempt)
+
+    assert ended.text.split()[1:] == ["brought"]
+    assert ended.text.split()[0] != "0"
+    assert (ended.folder / "in.txt").read_text() == "brought\nmore\n"
+    assert (ended.folder / "own").exists()
+
+
+async def test_the_working_directory_can_be_the_images_own(bench: Bench) -> None:
+    docker = spec("pwd; cat in.txt; echo x > out.txt", container={"working_dir": "/usr/src/app"})
+    attempt = bench.attempt(docker)
+    (attempt.folder.path() / "in.txt").write_text("brought\n")
+
+    ended = await bench.run(docker, "**", attempt=attempt)
+
+    assert ended.text == "/usr/src/app\nbrought\n"
+    assert (ended.folder / "out.txt").read_text() == "x\n"
+
+
+async def test_nothing_that_comes_out_leads_out(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of the ant")
+    script = (
+        f"mkdir d; ln -s {tmp_path}/secret d/absolute; ln -s ../../../../secret d/climbing; echo ok > d/file",
+        "ln -s file d/inside; ln d/file d/hard; mkfifo d/pipe; ln -s .. d/up; ln -s d/up/.. around",
+    )
+
+    ended = await bench.run(spec(*script), "**")
+
+    assert sorted(path.name for path in (ended.folder / "d").iterdir()) == ["file", "hard", "inside", "up"]
+    assert (ended.folder / "d/inside").read_text() == "ok\n"
+    assert all(path.resolve().is_relative_to(ended.folder.parent) for path in ended.folder.rglob("*"))
+    assert "absolute" in ended.notes
+    assert "climbing" in ended.notes
+
+
+async def test_an_image_without_a_shell_leaves_results_too(bench: Bench) -> None:
+    docker = spec(container={"entrypoint": ("touch",), "command": ("/formicary/out/result/made", "here")})
+
+    ended = await bench.run(docker, "here")
+
+    assert (ended.attempt.folder.result_dir / "made").exists()
+    assert (ended.folder / "here").exists()
+
+
+@pytest.mark.timeout(300)
+async def test_a_gigabyte_goes_in_and_out_with_bounded_memory(bench: Bench) -> None:
+    docker = spec("stat -c %s big; echo x >> big")
+    attempt = bench.attempt(docker)
+    big = attempt.folder.path() / "big"
+    with big.open("wb") as file:
+        file.truncate(GIGABYTE)
+    before = _peak_bytes()
+
+    ended = await bench.run(docker, "big", attempt=attempt)
+
+    assert ended.text == f"{GIGABYTE}\n"
+    assert big.stat().st_size == GIGABYTE + 2
+    assert _peak_bytes() - before < ROOM_BYTES
+    big.unlink()
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+async def test_ten_attempts_move_their_files_at_once_without_mixing_them(bench: Bench) -> None:
+    async def one(number: int) -> str:
+        docker = spec("cat in > out")
+        attempt = bench.attempt(docker)
+        (attempt.folder.path() / "in").write_text(str(number))
+        ended = await bench.run(docker, "out", attempt=attempt)
+        return (ended.folder / "out").read_text()
+
+    assert await asyncio.gather(*(one(number) for number in range(10))) == [str(number) for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("paths", "places"),
+    [
+        ((), []),
+        (("a.txt",), ["a.txt"]),
+        (("dist/*.whl", "dist/sub/x"), ["dist"]),
+        (("**/*.xml", "a"), ["."]),
+        (("./a/", "b/[x]/c"), ["a", "b"]),
+        (("a", "ab/c"), ["a", "ab/c"]),
+        ((".",), ["."]),
+    ],
+)
+def test_only_what_can_hold_a_match_is_fetched(paths: tuple[str, ...], places: list[str]) -> None:
+    assert fixed_places(paths) == places

@@ -1,0 +1,100 @@
+"""Services beside a task, on a network of their own."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from executors.base import Reason
+from executors.errors import ServiceError, SpecRefusedError
+from executors.specs import ReadySpec, ServiceSpec
+from tests.engines import IMAGE, TestEngine, needs_engine
+from tests.integration.docker.conftest import Bench, spec, until
+
+pytestmark = [needs_engine, pytest.mark.usefixtures("leaves_nothing")]
+
+_SERVE = "mkdir -p /www && echo served > /www/index.html && {wait} exec httpd -f -p 8080 -h /www"
+
+
+def service(name: str = "web", *, command: str = _SERVE.format(wait=""), **fields: Any) -> ServiceSpec:
+    return ServiceSpec(**{"name": name, "image": IMAGE, "command": ("sh", "-c", command), **fields})
+
+
+async def test_a_task_reaches_its_services_by_name_once_they_are_ready(bench: Bench) -> None:
+    by_port = service(ports=(8080,), ready=ReadySpec(port=8080), command=_SERVE.format(wait="sleep 1;"))
+    by_command = service(
+        "other", ready=ReadySpec(command=("wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/index.html"))
+    )
+    script = "for name in web other; do wget -q -O - http://$name:8080/index.html; done"
+
+    ended = await bench.run(spec(script, services=(by_port, by_command)))
+
+    assert ended.text == "served\nserved\n"
+
+
+async def test_a_service_has_its_own_environment_and_limits(bench: Bench) -> None:
+    told = "echo $GREETING > /www/index.html; {limit} >> /www/index.html; exec httpd -f -p 8080 -h /www"
+    limit = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null"
+    web = service(
+        command="mkdir -p /www; " + told.format(limit=limit),
+        environment={"GREETING": "hi"},
+        memory_limit="32Mi",
+        ready=ReadySpec(port=8080),
+    )
+
+    ended = await bench.run(spec("wget -q -O - http://web:8080/", services=(web,)))
+
+    assert ended.text == f"hi\n{32 * 2**20}\n"
+
+
+async def test_tasks_with_services_do_not_see_each_other(bench: Bench) -> None:
+    say = "mkdir -p /www; echo {} > /www/index.html; exec httpd -f -p 8080 -h /www"
+    one, two = (service(command=say.format(number), ready=ReadySpec(port=8080)) for number in (1, 2))
+    script = "wget -q -O - http://web:8080/; sleep 1; wget -q -O - http://web:8080/"
+
+    first, second = await asyncio.gather(*(bench.run(spec(script, services=(each,))) for each in (one, two)))
+
+    assert (first.text, second.text) == ("1\n1\n", "2\n2\n")
+
+
+async def test_a_service_that_never_gets_ready_fails_the_task_and_shows_its_log(bench: Bench) -> None:
+    silent = service(command="echo starting up; sleep 60", ready=ReadySpec(port=8080, timeout_s=0.5))
+
+    with pytest.raises(ServiceError, match=r"service web was not ready within 0.5 s.*port 8080") as caught:
+        await bench.run(spec("echo never", services=(silent,)))
+
+    assert "[web] starting up" in caught.value.__notes__[0]
+
+
+async def test_a_service_that_ends_before_it_is_ready_fails_the_task_at_once(bench: Bench) -> None:
+    broken = service(command="echo no license; exit 4", ready=ReadySpec(port=8080, timeout_s=60))
+
+    async with asyncio.timeout(30):
+        with pytest.raises(ServiceError, match="service web ended with exit code 4") as caught:
+            await bench.run(spec("echo never", services=(broken,)))
+
+    assert "[web] no license" in caught.value.__notes__[0]
+
+
+async def test_a_service_that_cannot_run_is_an_error_of_its_own(bench: Bench) -> None:
+    with pytest.raises(ServiceError, match="service web did not start"):
+        await bench.run(spec("true", services=(ServiceSpec(name="web", image=IMAGE, entrypoint=("/no/such",)),)))
+
+
+async def test_a_stop_ends_the_waiting_for_a_service(bench: Bench, engine: TestEngine) -> None:
+    silent = service(command="sleep 60", ready=ReadySpec(command=("false",)))
+    run = await bench.start(spec("echo never", services=(silent,)))
+    await until(lambda: engine.call("GET", "/containers/json"))
+
+    async with asyncio.timeout(15):
+        await bench.executor.stop(run, 10, Reason.CANCELLED)
+
+    assert (await bench.executor.wait(run)).reason is Reason.CANCELLED
+    assert engine.containers() == []
+    await bench.executor.cleanup(run)
+
+
+@pytest.mark.parametrize("network", ["none", "host"])
+async def test_services_need_a_network(bench: Bench, network: str) -> None:
+    with pytest.raises(SpecRefusedError, match=r"container\.network"):
+        await bench.start(spec("true", container={"network": network}, services=(service(),)))
