@@ -19,7 +19,8 @@ SUBPROTOCOL: Final = "formicary.worker.v1"
 #: The largest message of a worker, in bytes.
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 
-_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,99}$")]
+# The end is a look-ahead: `$` takes a newline behind it in Python, and `\Z` is none in JSON Schema.
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,99}(?![\s\S])")]
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -39,7 +40,7 @@ class Register(_Message, frozen=True, kw_only=True, tag="register"):
     """
 
     protocol: Literal[1] = 1
-    name: Annotated[str, Meta(min_length=1, max_length=100)] = "worker"
+    name: Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,100}(?![\s\S])")] = "worker"
     methods: Annotated[tuple[_Name, ...], Meta(min_length=1, max_length=100)]
     tags: Annotated[tuple[_Name, ...], Meta(max_length=100)] = ()
     slots: Annotated[int, Meta(ge=1, le=1000)] = 1

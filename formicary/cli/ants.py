@@ -87,8 +87,14 @@ def list_ants(
             f"{ant['running']}/{ant['slots']}",
             ",".join(ant["methods"]),
             ",".join(ant["tags"]),
+            " ".join(_workers(offer) for offer in ant["workers"]),
             ant["last_heartbeat_at"],
         )
         for ant in answer.json()["items"]
     ]
-    print_table(("ID", "RUNNING", "METHODS", "TAGS", "LAST HEARTBEAT"), rows)
+    print_table(("ID", "RUNNING", "METHODS", "TAGS", "WORKERS", "LAST HEARTBEAT"), rows)
+
+
+def _workers(offer: dict[str, list[str]]) -> str:
+    tags = f"[{','.join(offer['tags'])}]" if offer["tags"] else ""
+    return ",".join(offer["methods"]) + tags

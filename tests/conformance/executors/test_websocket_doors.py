@@ -42,6 +42,9 @@ async def test_only_who_knows_the_token_may_register(open_executor: OpenExecutor
         '{"type":"register","methods":["no spaces"]}',
         '{"type":"register","methods":["work"],"slots":0}',
         '{"type":"register","methods":["work"],"protocol":2}',
+        '{"type":"register","methods":["work"],"name":"a\\nb"}',
+        '{"type":"register","methods":["work"],"name":""}',
+        '{"type":"register","methods":["work\\n"]}',
         "hello",
     ],
 )
