@@ -177,6 +177,7 @@ class Connection:
         )
         made = session.client("s3", endpoint_url=endpoint, config=config)
         client: S3Client = await self._stack.enter_async_context(made)
+        client.meta.events.register_last("before-call.s3", _without_expect)
         return client
 
 
@@ -184,6 +185,11 @@ def _session(region: str | None) -> aioboto3.Session:
     session = get_session()
     session.register_component("data_loader", _descriptions())
     return aioboto3.Session(region_name=region, botocore_session=session)
+
+
+def _without_expect(params: dict[str, Any], **_: object) -> None:
+    """Has content sent at once: a server that knows no ``100 Continue`` would be waited for in vain."""
+    params["headers"].pop("Expect", None)
 
 
 @functools.cache

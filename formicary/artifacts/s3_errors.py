@@ -32,10 +32,12 @@ _NO_LOGIN: Final = (NoCredentialsError, PartialCredentialsError, CredentialRetri
 _FULL: Final = {"InsufficientStorage", "NoSpaceLeft", "QuotaExceeded", "StorageFull", "XMinioStorageFull"}
 _FORBIDDEN: Final = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 _ELSEWHERE: Final = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
-#: Refusals that are no judgement on the request: what was sent arrived damaged, or came at a bad moment.
+#: Refusals that are no judgement on the request: what was sent arrived damaged, or came at a bad moment. A server over
+#: a file system may take a folder that is just being made, or removed with its last object, for an object.
 _PASSING: Final = {
     "BadDigest",
     "ConditionalRequestConflict",
+    "ExistingObjectIsDirectory",
     "IncompleteBody",
     "InvalidDigest",
     "OperationAborted",

@@ -149,7 +149,7 @@ class Upload:
     async def _abort(self, upload_id: str) -> None:
         # What cannot be aborted now is found by a sweep; an upload that is not there needs none.
         with contextlib.suppress(ArtifactError, TimeoutError):
-            async with asyncio.timeout(_ABORT_S):
+            async with asyncio.timeout(min(_ABORT_S, self._connection.options.timeout_s)):
                 await self._connection.call(
                     "abort an upload",
                     lambda client: client.abort_multipart_upload(**self._place, UploadId=upload_id),

@@ -108,8 +108,19 @@ async def keys(store: ArtifactStore) -> list[str]:
     return [key async for key in store.list("")]
 
 
-@pytest.mark.parametrize("meant", [is_put, is_begin, is_second_part, is_end])
-@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (400, "BadDigest")])
+@pytest.mark.parametrize(
+    ("meant", "status", "code"),
+    [
+        (is_put, 503, "SlowDown"),
+        (is_put, 400, "BadDigest"),
+        (is_put, 409, "ExistingObjectIsDirectory"),
+        (is_begin, 500, "InternalError"),
+        (is_second_part, 503, "SlowDown"),
+        (is_second_part, 400, "XAmzContentChecksumMismatch"),
+        (is_end, 500, "InternalError"),
+        (is_end, 429, "TooManyRequests"),
+    ],
+)
 async def test_an_upload_goes_on_after_refusals_that_pass(
     store: ArtifactStore, proxy: Proxy, work: Path, meant: Callable[[Request], bool], status: int, code: str
 ) -> None:
@@ -220,6 +231,14 @@ async def test_an_upload_that_arrives_damaged_is_made_again(
     assert proxy.faults[0].times == 0
     assert stored.sha256 == digest(source)
     await store.fetch("k", work / "target", stored.sha256)
+
+
+async def test_no_server_is_asked_whether_it_will_take_the_content(
+    store: ArtifactStore, proxy: Proxy, work: Path
+) -> None:
+    await store.put("k", write(work, 17 * MEBIBYTE))
+    await store.put("k", write(work, 2 * MEBIBYTE))
+    assert [request.target for request in proxy.seen if "expect" in request.headers] == []
 
 
 async def test_an_upload_that_always_arrives_damaged_is_not_stored(

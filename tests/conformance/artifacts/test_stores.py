@@ -244,6 +244,19 @@ async def test_a_file_that_grows_while_it_is_stored_is_no_mixture(store: Artifac
     assert hashlib.sha256(await read(store, "k")).hexdigest() == stored.sha256
 
 
+async def test_puts_and_deletes_of_one_folder_do_not_disturb_each_other(store: ArtifactStore, work: Path) -> None:
+    source = write(work, b"content")
+
+    async def churn(key: str) -> None:
+        for _ in range(20):
+            await store.put(key, source)
+            assert await read(store, key) == b"content"
+            await store.delete(key)
+
+    await asyncio.gather(*(churn(f"a/b/{number}") for number in range(5)))
+    assert [key async for key in store.list("")] == []
+
+
 async def test_many_puts_at_once(store: ArtifactStore, work: Path) -> None:
     source = write(work, b"content")
     await asyncio.gather(*(store.put(f"j/{number}/x", source) for number in range(50)))
