@@ -97,7 +97,7 @@ class Images:
         told_s = began_s
         try:
             async for progress in self._engine.pull(name, auth):
-                if progress.get("id"):
+                if progress.get("id") and "progressDetail" in progress:
                     layers[progress["id"]] = progress
                 if time.monotonic() - told_s >= self._progress_s:
                     told_s = time.monotonic()
