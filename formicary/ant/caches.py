@@ -129,7 +129,7 @@ class CacheUse:
         self._restored, self._unusable = entry, None
         self._result = CacheResult.HIT if entry.key == self._key else CacheResult.RESTORED
         origin = "restored" if entry.key == self._key else f"not stored yet, restored {entry.key!r}"
-        await self._log.note(f"cache {self._key!r}: {origin}, {count} entries, {size_text(entry.size_bytes)}")
+        await self._log.note(f"cache {self._key!r}: {origin}, {_entries(count)}, {size_text(entry.size_bytes)}")
 
     async def _whole_key(self, work: Path) -> str:
         """Returns the key with the digest of what ``key_paths`` select; says where a pattern selects nothing."""
@@ -178,7 +178,7 @@ class CacheUse:
             await asyncio.to_thread(archive.unlink, missing_ok=True)
         self._stored_bytes = packed.size_bytes
         await self._log.note(
-            f"cache {self._key!r}: stored, {packed.entry_count} entries, {size_text(packed.size_bytes)}"
+            f"cache {self._key!r}: stored, {_entries(packed.entry_count)}, {size_text(packed.size_bytes)}"
         )
 
     def _pack(self, archive: Path, stop: threading.Event) -> Packed:
@@ -233,6 +233,10 @@ async def in_thread(work: Callable[[threading.Event], T]) -> T:
                 await asyncio.wait({task})
         task.exception()
         raise
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def size_text(size_bytes: int) -> str:

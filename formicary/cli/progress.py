@@ -171,6 +171,8 @@ def _note_of(task: TaskView) -> str:
 
 
 def _duration(task: TaskView) -> str:
+    if task.reused_from is not None:
+        return "  (the result of an earlier job)"
     if task.started_at is None:
         return ""
     is_over = task.state in TERMINAL_TASK_STATES

@@ -120,6 +120,25 @@ def test_run_on_the_home_of_an_up_submits_to_it_and_says_so(served: Place) -> No
     assert document(served.call("job", "show", job["id"], "-o", "json")) == job
 
 
+def test_people_see_what_caches_and_earlier_results_did(served: Place) -> None:
+    file = served.folder / "thrifty.yaml"
+    file.write_text(
+        "job_type: thrifty\ntasks:\n"
+        "  - {task_type: once, method: SHELL, memoize: {key: k}, script: ['true'], on_completed: often}\n"
+        "  - {task_type: often, method: SHELL, cache: {key: k, paths: [deps]}, script: [touch deps]}\n"
+    )
+    first = document(served.call("run", file, "-o", "json"))
+    second = served.call("run", file).stdout
+
+    assert "once COMPLETED  (the result of an earlier job)" in second
+    assert "often | cache 'k': restored, 1 entry, " in second
+    job_id = document(served.call("job", "list", "--job-type", "thrifty", "-o", "json"))["items"][0]["id"]
+    shown = served.call("job", "show", job_id).stdout
+    assert f"taken from job {first['id']}, attempt 1" in shown
+    assert "cache hit, " in shown
+    assert "stored " in served.call("job", "show", first["id"]).stdout
+
+
 def test_output_that_was_moved_to_the_artifact_store_is_read_like_any_other(served: Place) -> None:
     job = document(served.call("run", served.quick, "-p", "name=all", "-o", "json"))
     until(lambda: any((served.home / "artifacts/logs" / job["id"]).glob("1-*.jsonl.zst")), lambda: "nothing was moved")
