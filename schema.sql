@@ -6,7 +6,8 @@ CREATE TABLE colony (
     schema_version integer NOT NULL,                 -- number of the newest migration applied
     shard_count    integer NOT NULL,                 -- fixed at creation: hash(job id) mod shard_count
     created_at     timestamptz NOT NULL DEFAULT now(), -- of the database
-    lifecycle_seq  bigint NOT NULL DEFAULT 0         -- job_history is published on the bus up to here
+    lifecycle_seq  bigint NOT NULL DEFAULT 0,        -- job_history is published on the bus up to here
+    id             uuid NOT NULL DEFAULT gen_random_uuid() -- tells colonies apart that share a server
 );
 COMMENT ON TABLE colony IS 'One row: what is true of the whole database.';
 
@@ -148,6 +149,21 @@ CREATE TABLE task_attempts (
 COMMENT ON TABLE task_attempts IS 'Ended attempts that a newer one replaced in tasks.';
 CREATE INDEX task_attempts_with_cache ON task_attempts (job_id) WHERE cache IS NOT NULL;
 CREATE INDEX task_attempts_by_memo ON task_attempts (memo) WHERE memo IS NOT NULL;
+
+CREATE TABLE artifacts (
+    job_id     uuid NOT NULL,                        -- in jobs
+    task_no    integer NOT NULL,                     -- index in the definition
+    attempt    integer NOT NULL,                     -- that left it, and whose end was accepted; below 0: is to take it
+    name       text NOT NULL,                        -- relative path, unique in the attempt
+    sha256     text NOT NULL,                        -- of the content, by which the artifact store keeps it
+    size_bytes bigint NOT NULL,                      -- of the content
+    expires_at timestamptz,                          -- deleted then, once its job has ended; NULL: with its job
+    PRIMARY KEY (job_id, task_no, attempt, name)
+);
+COMMENT ON TABLE artifacts IS 'Who needs which content of the artifact store: what no row names may be deleted there.';
+CREATE INDEX artifacts_by_content ON artifacts (sha256);
+CREATE INDEX artifacts_pinned ON artifacts (job_id) WHERE attempt < 0;
+CREATE INDEX artifacts_by_expiry ON artifacts (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE job_history (
     seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- order of writing

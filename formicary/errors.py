@@ -4,6 +4,7 @@ FormicaryError
 ├── InvalidInputError       the caller's input is wrong; nothing was changed (exit code 2, HTTP 422)
 │   └── DefinitionError     with one ``Problem`` per mistake
 ├── NotFoundError           the thing named does not exist (exit code 2, HTTP 404)
+│   └── ExpiredError        it did, until its time was over (exit code 2, HTTP 410)
 ├── ConflictError           the state forbids it (exit code 2, HTTP 409)
 ├── UnavailableError        a server, database or broker cannot be reached; try again (exit code 3, HTTP 503)
 ├── HomeHeldError           another process holds the home folder (exit code 2)
@@ -63,6 +64,12 @@ class NotFoundError(FormicaryError):
     """The thing named does not exist."""
 
     code = "ERR_NOT_FOUND"
+
+
+class ExpiredError(NotFoundError):
+    """The thing named existed until its time was over."""
+
+    code = "ERR_EXPIRED"
 
 
 class ConflictError(FormicaryError):

@@ -32,6 +32,10 @@ COMMANDS_HANDLED = Counter(
 LIFECYCLE_EVENTS = Counter("formicary_lifecycle_events", "Changes of jobs and tasks that this queen published.")
 CACHES_EVICTED = Counter("formicary_caches_evicted", "Archives of caches that this queen deleted.")
 CACHE_BYTES = Gauge("formicary_cache_bytes", "What all caches take, packed; 0 where another queen looks after them.")
+ARTIFACTS_EXPIRED = Counter("formicary_artifacts_expired", "Artifacts that this queen let go of.")
+CONTENTS_DELETED = Counter(
+    "formicary_artifact_contents_deleted", "Contents that this queen deleted from the artifact store."
+)
 ANTS_LIVE = Gauge("formicary_ants_live", "Ants registered with this queen and not lost.")
 
 

@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_limit: str = "5GB"
     cache_total_limit: str = "50GB"
     logs_archive_after_s: float = 60.0
+    artifacts_expire_after_s: float | None = None
+    artifacts_sweep_s: float = 3600.0
     shell_user: str | None = None
     shell_limits: str | None = None
     shell_umask: str | None = None
@@ -255,6 +257,18 @@ VARIABLES = (
         "artifacts_url",
         _url("file", "s3", example="file:///var/lib/formicary"),
         "store of artifacts; unset: a folder under the home folder",
+    ),
+    Variable(
+        "FORMICARY_ARTIFACTS_EXPIRE_AFTER_S",
+        "artifacts_expire_after_s",
+        _seconds(1, 1e10),
+        "how long artifacts are kept of whose task does not say, in seconds; unset: as long as their job",
+    ),
+    Variable(
+        "FORMICARY_ARTIFACTS_SWEEP_S",
+        "artifacts_sweep_s",
+        _seconds(1, 1e7),
+        "between two looks for stored contents that nothing refers to, in seconds",
     ),
     Variable("FORMICARY_LISTEN", "listen", _listen, "address of the HTTP API"),
     Variable(

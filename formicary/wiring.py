@@ -45,6 +45,7 @@ from formicary.queen.logs import LogWriter
 from formicary.queen.manager.contracts import Stores, Surroundings
 from formicary.queen.manager.manager import Manager
 from formicary.queen.registry import AntRegistry
+from formicary.queen.retention import Retention
 from formicary.queen.scheduler.scheduler import Scheduler
 from formicary.queen.supervisor.supervisor import Supervisor, SupervisorConfig, SupervisorStores
 from formicary.queen.watch import JobWatch, Signals
@@ -64,6 +65,7 @@ from formicary.store.log_parts import LogPartStore
 from formicary.store.logs import LogStore
 from formicary.store.memos import MemoStore
 from formicary.store.migrations import migrate
+from formicary.store.references import References
 from formicary.store.shards import ShardStore
 
 log = structlog.get_logger(__name__)
@@ -197,6 +199,8 @@ class _Foundation:
             logs=LogSources(LogStore(database), LogPartStore(database), self._need(self._artifacts)),
             artifacts=Blobs(self._need(self._artifacts)),
         )
+        retention = Retention(stores.artifacts, References(database), self._clock, self._settings.artifacts_sweep_s)
+        await retention.open()
         bus = self._need(self._bus)
         watch, log_signals, registry = JobWatch(), Signals(), AntRegistry()
         writer = LogWriter(bus, stores.logs.lines, log_signals, self._clock, self._incarnation)
@@ -212,6 +216,7 @@ class _Foundation:
                 shard_count=shard_count,
                 lease_s=self._settings.lease_s,
                 ant_lease_s=self._settings.ant_lease_s,
+                artifacts_expire_after_s=self._settings.artifacts_expire_after_s,
             ),
             bus,
             SupervisorStores(
@@ -247,6 +252,8 @@ class _Foundation:
             CacheEviction(self._need(self._artifacts), CacheUses(database), scheduler, self._clock, limits)
         )
         await self._start(LogArchiver(stores.logs, scheduler, self._clock, self._settings.logs_archive_after_s))
+        retention.leadership = scheduler
+        await self._start(retention)
         around = Surroundings(
             clock=self._clock,
             wake=bell,

@@ -3,11 +3,9 @@
 What an attempt stored and then does not report belongs to nothing, and the queen's sweep deletes it.
 """
 
-import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from executors.base import Outcome, Reason
 from formicary.ant.assignments import Assignment, Key
@@ -15,9 +13,11 @@ from formicary.ant.errors import TransferError
 from formicary.ant.folders import AttemptFolder
 from formicary.ant.globs import check_name, select_files
 from formicary.artifacts.base import ArtifactError, ArtifactMissingError, ArtifactStore
-from formicary.artifacts.blobs import Blobs, Holder
+from formicary.artifacts.blobs import Blobs
+from formicary.artifacts.parallel import each
 from formicary.events.orders import Fetch
 from formicary.model.definition import ArtifactsPolicy, ArtifactWhen
+from formicary.model.holders import Holder
 from formicary.model.jobs import ArtifactRef
 
 #: What the names of the result folder's files begin with.
@@ -25,10 +25,6 @@ RESULT_PREFIX: Final = "result/"
 #: Bytes that the references of one attempt's artifacts may take in its result.
 REFERENCES_LIMIT_BYTES: Final = 512 * 1024
 _REFERENCE_BYTES: Final = 120
-#: Files of one attempt that are moved at the same time.
-_AT_ONCE: Final = 8
-
-T = TypeVar("T")
 
 
 class Transfer:
@@ -48,7 +44,7 @@ class Transfer:
         except OSError as exc:
             raise TransferError("of earlier tasks", f"the working directory cannot be made: {exc}") from exc
         for fetch in assignment.order.fetches:
-            await _each(fetch.artifacts, functools.partial(self._fetch_one, work, fetch))
+            await each(fetch.artifacts, functools.partial(self._fetch_one, work, fetch))
 
     async def _fetch_one(self, work: Path, fetch: Fetch, artifact: ArtifactRef) -> None:
         target = work / check_name(artifact.name)
@@ -73,7 +69,7 @@ class Transfer:
         async def store_one(name: str) -> None:
             stored[name] = await self._store_one(holder, name, files[name])
 
-        await _each(files, store_one)
+        await each(files, store_one)
         return tuple(stored[name] for name in files)
 
     async def _store_one(self, holder: Holder, name: str, path: Path) -> ArtifactRef:
@@ -82,22 +78,6 @@ class Transfer:
         except (ArtifactError, OSError) as exc:
             raise TransferError(name, f"cannot be stored: {exc}") from exc
         return ArtifactRef(name=name, sha256=sha256, size_bytes=size_bytes)
-
-
-async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Does the work for all items, a few at once; the first error ends it and is raised."""
-    waiting = iter(items)
-
-    async def take(items: Iterator[T]) -> None:
-        for item in items:
-            await work(item)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_AT_ONCE):
-                group.create_task(take(waiting))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
 
 
 def is_wanted(policy: ArtifactsPolicy, outcome: Outcome) -> bool:

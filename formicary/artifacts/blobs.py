@@ -33,6 +33,7 @@ from formicary.artifacts.base import (
     ArtifactStore,
     Stored,
 )
+from formicary.model.holders import Holder
 
 PREFIX: Final = "blobs/"
 _CLAIM: Final = ".claim"
@@ -41,23 +42,6 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"(?P<holder>[^./]+\.\d+\.\d+)\.(?:claim|[0-9a-f]+(?:\.sealed)?)")
 #: How often a reader looks again for a copy when the one that it found is deleted under it.
 _LOOKS: Final = 5
-
-
-class Holder(NamedTuple):
-    """An attempt, as names in the store spell it."""
-
-    job_id: str
-    task_no: int
-    attempt: int
-
-    def __str__(self) -> str:
-        return f"{self.job_id}.{self.task_no}.{self.attempt}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Holder":
-        """Returns the holder that a text spells."""
-        job_id, task_no, attempt = text.rsplit(".", 2)
-        return cls(job_id, int(task_no), int(attempt))
 
 
 class Shelf(NamedTuple):

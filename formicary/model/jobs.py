@@ -12,12 +12,19 @@ from formicary.model.states import JobState, TaskState
 Json = Any  # a JSON value
 
 
-class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
-    """One stored file. ``name`` is its path relative to the working directory (``result/…`` for the result folder)."""
+class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One stored file. ``name`` is its path relative to the working directory (``result/…`` for the result folder).
+
+    With ``folder`` it is the archive of that folder. ``expires_at`` is set by the owner of the job; ``is_expired``: the
+    store may not have it any more.
+    """
 
     name: str
     sha256: str
     size_bytes: int
+    folder: str | None = None
+    expires_at: datetime | None = None
+    is_expired: bool = False
 
 
 class CacheResult(StrEnum):

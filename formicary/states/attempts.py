@@ -5,7 +5,7 @@ from typing import cast
 
 from formicary.model.states import ErrorCode, JobState, TaskState
 from formicary.states import texts
-from formicary.states.cells import TaskCell
+from formicary.states.cells import Left, TaskCell
 from formicary.states.index import BLOCKED, DELAYED, HELD
 from formicary.states.inputs import (
     AttemptDispatched,
@@ -59,6 +59,8 @@ class Attempts(Phases):
         cell.exit_code = taken.exit_code
         cell.outputs = taken.outputs
         cell.artifacts = taken.artifacts
+        if taken.artifacts:
+            self.left.append(Left(cell.no, cell.attempt, taken.artifacts))
         cell.reused_from = taken.source
         cell.finished_at = taken.at
         self._count_end(cell.no)
@@ -92,6 +94,8 @@ class Attempts(Phases):
         cell.outputs = event.outputs
         cell.artifacts = event.artifacts
         cell.cache = event.cache
+        if event.artifacts:
+            self.left.append(Left(cell.no, cell.attempt, event.artifacts))
 
     def _complete(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
         self._take_end(cell, event, ruling)

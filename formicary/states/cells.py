@@ -4,13 +4,21 @@ A cell's fields are what the store keeps; everything else about a job's progress
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from formicary.ids import Incarnation, JobId
 from formicary.model.jobs import ArtifactRef, CacheRecord, ReusedFrom
 from formicary.model.states import JobState, TaskState
 
 Json = Any  # a JSON value
+
+
+class Left(NamedTuple):
+    """What an attempt left behind, to be kept."""
+
+    task_no: int
+    attempt: int
+    artifacts: tuple[ArtifactRef, ...]
 
 
 class TaskCell:

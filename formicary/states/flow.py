@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from formicary.model.states import TERMINAL_TASK_STATES, ErrorCode, JobState, TaskState
 from formicary.states import texts
-from formicary.states.cells import JobCell, TaskCell
+from formicary.states.cells import JobCell, Left, TaskCell
 from formicary.states.commands import Command, MakeRunnable, StopAttempt, WakeAfter, Withdraw
 from formicary.states.graph import Plan
 from formicary.states.index import BLOCKED, DELAYED, HELD, OFFERED, EdgeIndex
@@ -30,6 +30,7 @@ class Flow:
         changed_tasks: numbers of the cells that changed since the owner last took them, in order; the owner clears it.
         job_changed: the job's cell changed since the owner last took it; the owner resets it.
         archived: ended attempts whose data their cell has lost, as snapshots; the owner takes and clears them.
+        left: artifacts of attempts whose end was taken; the owner takes and clears them.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Flow:
         "changed_tasks",
         "job",
         "job_changed",
+        "left",
         "plan",
         "tasks",
     )
@@ -60,6 +62,7 @@ class Flow:
         self.changed_tasks: dict[int, None] = {}
         self.job_changed = False
         self.archived: list[TaskCell] = []
+        self.left: list[Left] = []
         self._rng = rng
         self._at = _NEVER
         self._out: list[Command] = []

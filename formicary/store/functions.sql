@@ -127,7 +127,7 @@ CREATE FUNCTION journal_commit(
     p_incarnation text, p_batch bigint, p_leader_epoch bigint,
     s_shard integer[], s_epoch bigint[], s_results bytea[], s_launch bytea[],
     p_jobs job_change[], p_tasks tasks[], p_attempts task_attempts[], p_history history_entry[],
-    c_id bigint[], c_refusal text[], p_claims uuid[], r_job_type_id bigint[], r_delta integer[]
+    c_id bigint[], c_refusal text[], p_claims uuid[], r_job_type_id bigint[], r_delta integer[], p_artifacts artifacts[]
 ) RETURNS void
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
     SET enable_seqscan = off SET jit = off AS $$
@@ -194,6 +194,10 @@ BEGIN
         INSERT INTO task_attempts SELECT * FROM unnest(p_attempts) ON CONFLICT DO NOTHING;
     END IF;
 
+    IF cardinality(p_artifacts) > 0 THEN
+        INSERT INTO artifacts SELECT * FROM unnest(p_artifacts) ON CONFLICT DO NOTHING;
+    END IF;
+
     IF cardinality(p_history) > 0 THEN
         INSERT INTO job_history (job_id, at, state, attempt, error_code, note, task_type, exit_code, incarnation)
             SELECT * FROM unnest(p_history);
@@ -255,3 +259,11 @@ BEGIN
         WHERE t.id = c.job_type_id;
     RETURN QUERY SELECT unnest(claimed);
 END $$;
+
+-- Returns a task's list of artifacts with those of these names marked as expired.
+CREATE FUNCTION mark_expired(p_artifacts text, p_names text[]) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT json_agg(CASE WHEN e.artifact ->> 'name' = ANY (p_names) THEN e.artifact || '{"is_expired": true}'
+            ELSE e.artifact END ORDER BY e.place)::text
+        FROM jsonb_array_elements(p_artifacts::jsonb) WITH ORDINALITY AS e (artifact, place)
+$$;

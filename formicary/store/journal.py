@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 COMMIT_TIMEOUT_S = 30.0
 FENCED = "FM001"
 CLAIM_CONFLICT = "FM002"
-PARAMETER_COUNT = 16
+PARAMETER_COUNT = 17
 
 _COMMIT = f"SELECT journal_commit({', '.join(f'${number}' for number in range(1, PARAMETER_COUNT + 1))})"
 _SUBMISSION = ", ".join(f"${PARAMETER_COUNT + number}" for number in range(1, len(NewJob.__struct_fields__) + 1))
@@ -171,8 +171,8 @@ class Journal:
 
 
 def _refuse_content(batch: JournalBatch) -> None:
-    fields = (batch.jobs, batch.tasks, batch.attempts, batch.history, batch.commands_done, batch.claims, batch.fresh)
-    if any(fields) or batch.running_deltas:
+    rows = (batch.jobs, batch.tasks, batch.attempts, batch.artifacts, batch.history, batch.commands_done, batch.fresh)
+    if any(rows) or batch.claims or batch.running_deltas:
         raise ValueError("a journal batch with content must name the shards that it touches")
 
 
@@ -190,6 +190,7 @@ def _arguments(batch: JournalBatch, incarnation: str, number: int) -> Sequence[A
         batch.claims,
         tuple(batch.running_deltas),
         tuple(batch.running_deltas.values()),
+        batch.artifacts,
         *(submission(batch.fresh) if batch.fresh else ()),
     )
 

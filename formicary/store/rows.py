@@ -81,6 +81,18 @@ class AttemptRow(NamedTuple):
     reused_from: str | None = None
 
 
+class ArtifactRow(NamedTuple):
+    """A row of ``artifacts``; inserted, ignored where it exists."""
+
+    job_id: str
+    task_no: int
+    attempt: int
+    name: str
+    sha256: str
+    size_bytes: int
+    expires_at: datetime | None
+
+
 class HistoryRow(NamedTuple):
     """A row of ``job_history``: a change of the job, or with ``task_type`` of this task of it."""
 
@@ -125,6 +137,7 @@ class JournalBatch(msgspec.Struct, kw_only=True):
     jobs: Sequence[JobRow] = ()
     tasks: Sequence[TaskRow] = ()
     attempts: Sequence[AttemptRow] = ()
+    artifacts: Sequence[ArtifactRow] = ()
     history: Sequence[HistoryRow] = ()
     commands_done: Sequence[CommandDone] = ()
     claims: Sequence[JobId] = ()

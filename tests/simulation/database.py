@@ -110,7 +110,7 @@ class MemoryDatabase(LeaseTable):
             return None
         row = max(known, key=lambda row: row.finished_at or NEVER)
         outputs = None if row.outputs is None else json.loads(row.outputs)
-        return Result(JobId(row.job_id), row.attempt, row.exit_code, outputs, ())
+        return Result(JobId(row.job_id), row.task_no, row.attempt, row.exit_code, outputs, ())
 
     def change_pending(self, job_id: JobId, kind: str, note: str) -> PendingChange:
         """Mirrors ``JobStore.change_pending``."""

@@ -6,6 +6,7 @@ from aiohttp import web
 from formicary.errors import (
     ConflictError,
     DataError,
+    ExpiredError,
     FormicaryError,
     InvalidInputError,
     NotFoundError,
@@ -22,6 +23,7 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "The state forbids it",
+    410: "Expired",
     413: "The body is too large",
     415: "Unsupported media type",
     422: "The input is wrong",
@@ -66,6 +68,8 @@ def status_of(error: FormicaryError) -> int:
             return error.status
         case InvalidInputError() | DataError():
             return 422
+        case ExpiredError():
+            return 410
         case NotFoundError():
             return 404
         case ConflictError():

@@ -136,13 +136,14 @@ class Routes:
 
     async def artifact(self, request: web.Request) -> web.StreamResponse:
         """Sends the bytes of an artifact, or to where they are; a digest that is wrong shows as a body cut short."""
-        reading.known_query(request, "redirect")
+        reading.known_query(request, "attempt", "redirect")
         where = request.match_info
+        place = (where["job_id"], where["task_type"], where["name"], reading.integer(request, "attempt", 1, 2**31 - 1))
         if reading.flag(request, "redirect"):
-            url = await self._manager.artifact_url(where["job_id"], where["task_type"], where["name"])
+            url = await self._manager.artifact_url(*place)
             if url is not None:
                 return web.Response(status=307, headers={"Location": url, "Cache-Control": "no-store"})
-        download = await self._manager.artifact(where["job_id"], where["task_type"], where["name"])
+        download = await self._manager.artifact(*place)
         chunk = await anext(download.chunks, b"")
         file_name = quote(download.ref.name.rpartition("/")[2])
         headers = {

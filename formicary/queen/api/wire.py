@@ -30,6 +30,17 @@ class CacheJson(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None
 
 
+class ArtifactJson(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact as JSON; see ``ArtifactRef``. ``is_expired``: it cannot be downloaded any more."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    folder: str | None
+    expires_at: str | None
+    is_expired: bool
+
+
 class TaskJson(msgspec.Struct, frozen=True, kw_only=True):
     """A task as JSON; see ``TaskView``."""
 
@@ -43,7 +54,7 @@ class TaskJson(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str | None
     finished_at: str | None
     outputs: dict[str, Json]
-    artifacts: tuple[ArtifactRef, ...]
+    artifacts: tuple[ArtifactJson, ...]
     waiting_for: str | None
     retries_used: int
     cache: CacheJson | None
@@ -203,6 +214,17 @@ def _line(line: LogLine) -> LogLineJson:
     )
 
 
+def _artifact(ref: ArtifactRef) -> ArtifactJson:
+    return ArtifactJson(
+        name=ref.name,
+        sha256=ref.sha256,
+        size_bytes=ref.size_bytes,
+        folder=ref.folder,
+        expires_at=_optional(ref.expires_at),
+        is_expired=ref.is_expired,
+    )
+
+
 def _task(task: TaskView) -> TaskJson:
     return TaskJson(
         task_type=task.task_type,
@@ -215,7 +237,7 @@ def _task(task: TaskView) -> TaskJson:
         started_at=_optional(task.started_at),
         finished_at=_optional(task.finished_at),
         outputs=task.outputs,
-        artifacts=task.artifacts,
+        artifacts=tuple(map(_artifact, task.artifacts)),
         waiting_for=task.waiting_for,
         retries_used=task.retries_used,
         cache=None if task.cache is None else _cache(task.cache),

@@ -1,15 +1,18 @@
-"""The bytes of artifacts."""
+"""Artifacts of attempts, and their bytes."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from formicary.artifacts.base import ArtifactCorruptError, ArtifactMissingError, ArtifactStoreUnavailableError
 from formicary.artifacts.blobs import Blobs
-from formicary.errors import FormicaryError, NotFoundError, UnavailableError
+from formicary.clock import time_text
+from formicary.errors import ExpiredError, FormicaryError, NotFoundError, UnavailableError
 from formicary.model.jobs import ArtifactRef
+from formicary.queen.manager.checks import printable
 
 #: How long a URL for others is good, in seconds.
 URL_LIFE_S: Final = 300.0
@@ -29,6 +32,24 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
 
     ref: ArtifactRef
     chunks: AsyncIterator[bytes]
+
+
+def select(refs: Iterable[ArtifactRef], name: str, now: datetime, *, has_ended: bool) -> ArtifactRef | None:
+    """Returns the artifact of this name, None where there is none.
+
+    Raises:
+        ExpiredError: it is not kept any more.
+    """
+    ref = next((ref for ref in refs if ref.name == name), None)
+    if ref is not None and has_expired(ref, now, has_ended=has_ended):
+        since = f" at {time_text(ref.expires_at)}" if ref.expires_at is not None else ""
+        raise ExpiredError(f"artifact {printable(name)!r} expired{since}; run its task again to have it anew")
+    return ref
+
+
+def has_expired(ref: ArtifactRef, now: datetime, *, has_ended: bool) -> bool:
+    """Says whether an artifact is not kept any more; that of a running job is."""
+    return ref.is_expired or (has_ended and ref.expires_at is not None and ref.expires_at <= now)
 
 
 async def chunks_of(blobs: Blobs, ref: ArtifactRef) -> AsyncIterator[bytes]:

@@ -27,7 +27,7 @@ from formicary.queen.manager.book import DefinitionBook
 from formicary.queen.manager.checks import job_id as checked_id
 from formicary.queen.manager.checks import printable
 from formicary.queen.manager.contracts import Stores, Surroundings
-from formicary.queen.manager.downloads import Download, chunks_of, url_of
+from formicary.queen.manager.downloads import Download, chunks_of, select, url_of
 from formicary.queen.manager.intake import Intake
 from formicary.queen.manager.output import EVERYTHING, Extent, Follower, Selection, stored_lines
 from formicary.queen.manager.submissions import Submissions, Submitted
@@ -335,32 +335,41 @@ class Manager:
             raise NotFoundError(f"job {stored.view.id} has no task {printable(task_type)!r}")
         return Selection(stored.view.id, names.index(task_type), attempt, names)
 
-    async def artifact(self, job_id: str, task_type: str, name: str) -> Download:
-        """Returns an artifact of the task's newest attempt.
+    async def artifact(self, job_id: str, task_type: str, name: str, attempt: int | None = None) -> Download:
+        """Returns an artifact of an attempt of the task, None meaning the newest.
 
         Raises:
-            NotFoundError: no such job, task or artifact, or its bytes are gone.
+            NotFoundError: no such job, task, attempt or artifact, or its bytes are gone.
+            ExpiredError: it is not kept any more.
         """
-        ref = await self._artifact(job_id, task_type, name)
+        ref = await self._artifact(job_id, task_type, name, attempt)
         return Download(ref=ref, chunks=chunks_of(self._stores.artifacts, ref))
 
-    async def artifact_url(self, job_id: str, task_type: str, name: str) -> str | None:
+    async def artifact_url(self, job_id: str, task_type: str, name: str, attempt: int | None = None) -> str | None:
         """Returns a URL from which anyone can get an artifact for a while; None where the store has no such thing.
 
         Raises:
-            NotFoundError: no such job, task or artifact, or its bytes are gone.
+            NotFoundError: no such job, task, attempt or artifact, or its bytes are gone.
+            ExpiredError: it is not kept any more.
         """
-        return await url_of(self._stores.artifacts, await self._artifact(job_id, task_type, name))
+        return await url_of(self._stores.artifacts, await self._artifact(job_id, task_type, name, attempt))
 
-    async def _artifact(self, job_id: str, task_type: str, name: str) -> ArtifactRef:
+    async def _artifact(self, job_id: str, task_type: str, name: str, attempt: int | None) -> ArtifactRef:
         job = await self.job(job_id)
-        for task in job.tasks or ():
-            if task.task_type == task_type:
-                ref = next((ref for ref in task.artifacts if ref.name == name), None)
-                if ref is None:
-                    break
-                return ref
-        raise NotFoundError(f"job {job.id} has no artifact {printable(name)!r} of a task {printable(task_type)!r}")
+        refs: Sequence[ArtifactRef] = ()
+        for number, task in enumerate(job.tasks or ()):
+            if task.task_type == task_type and attempt in (None, task.attempt):
+                refs = task.artifacts
+            elif task.task_type == task_type:
+                rows = await self._stores.jobs.attempts(job.id)
+                refs = next((views.artifacts(row) for row in rows if row[1:3] == (number, attempt)), ())
+        has_ended = job.state in TERMINAL_JOB_STATES
+        ref = select(refs, name, self._around.clock.now(), has_ended=has_ended)
+        if ref is None:
+            which = "" if attempt is None else f" in attempt {attempt}"
+            owner = f"of a task {printable(task_type)!r}{which}"
+            raise NotFoundError(f"job {job.id} has no artifact {printable(name)!r} {owner}")
+        return ref
 
     def ants(self) -> list[AntView]:
         """Returns the live ants."""

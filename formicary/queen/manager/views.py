@@ -10,7 +10,7 @@ from formicary.ids import Incarnation, ant_of
 from formicary.model.definition import JobDefinition
 from formicary.model.jobs import ArtifactRef, CacheRecord, JobView, ReusedFrom, TaskView
 from formicary.model.states import TERMINAL_JOB_STATES, TaskState
-from formicary.store.rows import TaskRow
+from formicary.store.rows import AttemptRow, TaskRow
 
 _OUTPUTS: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _CACHE = msgspec.json.Decoder(CacheRecord)
@@ -54,12 +54,17 @@ def _task(task_type: str, row: TaskRow, has_ended: bool) -> TaskView:
         started_at=row.started_at,
         finished_at=row.finished_at,
         outputs={} if row.outputs is None else _OUTPUTS.decode(row.outputs),
-        artifacts=() if row.artifacts is None else _ARTIFACTS.decode(row.artifacts),
+        artifacts=artifacts(row),
         waiting_for=_retry(state, row.not_before),
         retries_used=row.retries_used,
         cache=None if row.cache is None else _CACHE.decode(row.cache),
         reused_from=None if row.reused_from is None else _REUSED.decode(row.reused_from),
     )
+
+
+def artifacts(row: TaskRow | AttemptRow) -> tuple[ArtifactRef, ...]:
+    """Returns what an attempt left, as its row says."""
+    return () if row.artifacts is None else _ARTIFACTS.decode(row.artifacts)
 
 
 def _retry(state: TaskState, not_before: datetime | None) -> str | None:

@@ -10,8 +10,18 @@ import msgspec
 from formicary.bus import Outgoing
 from formicary.ids import JobId
 from formicary.queen.supervisor.live import LiveJob, LiveShard, Receipt
-from formicary.queen.supervisor.rows import attempt_row, job_row, storable, task_changes, task_row
-from formicary.store.rows import AttemptRow, CommandDone, HistoryRow, JobRow, JournalBatch, NewJob, ShardMark, TaskRow
+from formicary.queen.supervisor.rows import artifact_rows, attempt_row, job_row, storable, task_changes, task_row
+from formicary.store.rows import (
+    ArtifactRow,
+    AttemptRow,
+    CommandDone,
+    HistoryRow,
+    JobRow,
+    JournalBatch,
+    NewJob,
+    ShardMark,
+    TaskRow,
+)
 
 
 class Fresh(NamedTuple):
@@ -117,8 +127,12 @@ class Batch:
         tasks: list[TaskRow] = []
         attempts: list[AttemptRow] = []
         history: list[HistoryRow] = []
+        artifacts: list[ArtifactRow] = []
         for live in self.jobs:
             if not live.is_void:
+                if live.run.left:
+                    artifacts.extend(artifact_rows(live.id, live.run.left))
+                    live.run.left.clear()
                 _collect(live, now, jobs, tasks, attempts, history)
         self.counts = {live: change for live, change in self.counts.items() if not live.is_void}
         return JournalBatch(
@@ -126,6 +140,7 @@ class Batch:
             jobs=jobs,
             tasks=tasks,
             attempts=attempts,
+            artifacts=artifacts,
             history=history,
             commands_done=[command for commands in self.commands_done.values() for command in commands],
             claims=[live.id for live in self.claims if not live.is_void],
@@ -209,6 +224,7 @@ def rows_of(rows: JournalBatch, job_ids: Collection[JobId], running_deltas: dict
         jobs=[row for row in rows.jobs if row.id in job_ids],
         tasks=[row for row in rows.tasks if row.job_id in job_ids],
         attempts=[row for row in rows.attempts if row.job_id in job_ids],
+        artifacts=[row for row in rows.artifacts if row.job_id in job_ids],
         history=[row for row in rows.history if row.job_id in job_ids],
         claims=[job_id for job_id in rows.claims if job_id in job_ids],
         fresh=[row for row in rows.fresh if row.id in job_ids],

@@ -1,19 +1,21 @@
 """What ants report, turned into inputs of the jobs: the reading side of the hot loop."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import structlog
 
 from formicary.bus import Packet
 from formicary.events.base import Event
 from formicary.events.codec import Poison
 from formicary.events.tasks import BarrierReached, DeclineReason, TaskDeclined, TaskFinished, TaskStarted
+from formicary.model.jobs import ArtifactRef
 from formicary.model.states import ErrorCode
 from formicary.queen.registry import BUSY_BACKOFF_S
 from formicary.queen.supervisor.engine import Engine
-from formicary.queen.supervisor.live import AttemptKey, LiveShard, is_dispatched
+from formicary.queen.supervisor.live import AttemptKey, LiveJob, LiveShard, is_dispatched
 from formicary.states.inputs import AttemptDeclined, AttemptFinished, AttemptLost, AttemptStarted
 
 log = structlog.get_logger(__name__)
@@ -23,11 +25,17 @@ log = structlog.get_logger(__name__)
 _LAST_WORDS = frozenset({TaskFinished.__struct_config__.tag, TaskDeclined.__struct_config__.tag})
 
 
+#: Some centuries: what is longer ends beyond the calendar.
+_LONGEST_S = 1e10
+
+
 class Intake:
     """Feeds the events of a shard's results log to its jobs, in order."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        #: How long artifacts are kept of whose task says nothing; None: as long as their job.
+        self.artifacts_expire_after_s: float | None = None
         self._handlers: dict[type[Event], Callable[[LiveShard, Any, datetime], None]] = {
             TaskFinished: self._finished,
             TaskStarted: self._started,
@@ -81,11 +89,23 @@ class Intake:
                 error_code=event.error_code,
                 error_message=event.error_message,
                 outputs=event.outputs,
-                artifacts=event.artifacts,
+                artifacts=self.dated(live, event.task_no, event.artifacts, now) if event.artifacts else (),
                 cache=event.cache,
                 at=now,
             ),
         )
+
+    def dated(
+        self, live: LiveJob, task_no: int, refs: tuple[ArtifactRef, ...], now: datetime
+    ) -> tuple[ArtifactRef, ...]:
+        """Returns what an attempt left, with the time until which it is kept; ants' clocks do not count."""
+        tasks = live.program.definition.tasks
+        policy = tasks[task_no].artifacts if task_no < len(tasks) else None
+        after_s = policy.expires_after_s if policy is not None else None
+        if after_s is None:
+            after_s = self.artifacts_expire_after_s
+        expires_at = None if after_s is None else now + timedelta(seconds=min(after_s, _LONGEST_S))
+        return tuple(msgspec.structs.replace(ref, expires_at=expires_at, is_expired=False) for ref in refs)
 
     def _started(self, shard: LiveShard, event: TaskStarted, now: datetime) -> None:
         dispatch = shard.in_flight.get((event.job_id, event.task_no, event.attempt))

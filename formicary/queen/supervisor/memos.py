@@ -12,6 +12,7 @@ import structlog
 
 from formicary.clock import Clock
 from formicary.errors import UnavailableError
+from formicary.model.holders import Holder
 from formicary.model.jobs import ReusedFrom
 from formicary.queen.supervisor.engine import MemoAsk
 from formicary.queen.supervisor.loop import HotLoop
@@ -52,10 +53,18 @@ class Memos:
         wanted = [Wanted(ask.memo, ask.max_age_s) for ask in asks]
         while True:
             try:
-                return list(zip(asks, await self._store.find(wanted), strict=True))
+                found = zip(asks, await self._store.find(wanted), strict=True)
+                return [(ask, await self._pinned(ask, result)) for ask, result in found]
             except UnavailableError as error:
                 log.warning("memos_not_read", reason=str(error))
                 await self._clock.sleep(RETRY_S)
+
+    async def _pinned(self, ask: MemoAsk, result: Result | None) -> Result | None:
+        """Returns the result if it is whole: what has artifacts counts only while all of them are kept."""
+        if result is None or not result.artifacts:
+            return result
+        target = Holder(ask.live.id, ask.task_no, ask.live.run.tasks[ask.task_no].attempt + 1)
+        return result if await self._store.pin(result, target) else None
 
     def _apply(self, results: Sequence[tuple[MemoAsk, Result | None]], now: datetime) -> None:
         engine = self._loop.engine
@@ -65,16 +74,15 @@ class Memos:
             if result is None:
                 engine.ready.add(ask.live, ask.task_no)
             else:
-                engine.step(ask.live, _reuse(ask, result, now))
+                engine.step(ask.live, self._reuse(ask, result, now))
 
-
-def _reuse(ask: MemoAsk, result: Result, now: datetime) -> TaskReused:
-    task_type = ask.live.program.definition.tasks[ask.task_no].task_type
-    return TaskReused(
-        task_no=ask.task_no,
-        source=ReusedFrom(job_id=result.job_id, task_type=task_type, attempt=result.attempt),
-        exit_code=result.exit_code,
-        outputs=result.outputs,
-        artifacts=result.artifacts,
-        at=now,
-    )
+    def _reuse(self, ask: MemoAsk, result: Result, now: datetime) -> TaskReused:
+        task_type = ask.live.program.definition.tasks[ask.task_no].task_type
+        return TaskReused(
+            task_no=ask.task_no,
+            source=ReusedFrom(job_id=result.job_id, task_type=task_type, attempt=result.attempt),
+            exit_code=result.exit_code,
+            outputs=result.outputs,
+            artifacts=self._loop.intake.dated(ask.live, ask.task_no, result.artifacts, now),
+            at=now,
+        )

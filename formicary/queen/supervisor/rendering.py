@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from formicary.clock import time_text
 from formicary.errors import FormicaryError
 from formicary.events.orders import Fetch
 from formicary.model.states import ErrorCode
@@ -54,10 +55,16 @@ def render_order(live: LiveJob, task_no: int, now: datetime) -> msgspec.Raw:
     Raises:
         TemplateError: it cannot be rendered.
         DataError: the rendered spec exceeds what a dispatch may carry.
+        ArtifactsExpiredError: what it needs of an earlier task is not kept any more.
     """
     task = live.program.tasks[task_no]
     rendered = task.compiled.render(_context(live, task_no, now))
-    return encode_order(live.record.job_type, task.definition, rendered, _fetches(live, task))
+    fetches = _fetches(live, task)
+    for fetch in fetches:
+        for ref in fetch.artifacts:
+            if ref.is_expired:
+                raise ArtifactsExpiredError(fetch.task_type, ref.name, ref.expires_at)
+    return encode_order(live.record.job_type, task.definition, rendered, fetches)
 
 
 def memo_of(live: LiveJob, task_no: int, now: datetime) -> str:
@@ -75,6 +82,16 @@ def memo_of(live: LiveJob, task_no: int, now: datetime) -> str:
     order = encode_order(live.record.job_type, task.definition, rendered, ())
     given = [[(each.name, each.sha256) for each in fetch.artifacts] for fetch in _fetches(live, task)]
     return hashlib.sha256(_encode((GROUP, order, given, key))).hexdigest()
+
+
+class ArtifactsExpiredError(FormicaryError):
+    """A task needs artifacts that are not kept any more."""
+
+    code = ErrorCode.ARTIFACT
+
+    def __init__(self, task_type: str, name: str, expires_at: datetime | None) -> None:
+        since = f" at {time_text(expires_at)}" if expires_at is not None else ""
+        super().__init__(f'artifact {name} of task "{task_type}" expired{since}; restart the job from that task')
 
 
 def _fetches(live: LiveJob, task: TaskProgram) -> tuple[Fetch, ...]:

@@ -1,6 +1,6 @@
 """Between cells and the store's rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -9,8 +9,8 @@ import msgspec
 from formicary.ids import Incarnation, JobId
 from formicary.model.jobs import ArtifactRef, CacheRecord, ReusedFrom
 from formicary.model.states import JobState, TaskState
-from formicary.states.cells import JobCell, TaskCell
-from formicary.store.rows import AttemptRow, HistoryRow, JobRecord, JobRow, TaskRow
+from formicary.states.cells import JobCell, Left, TaskCell
+from formicary.store.rows import ArtifactRow, AttemptRow, HistoryRow, JobRecord, JobRow, TaskRow
 
 if TYPE_CHECKING:
     from formicary.queen.supervisor.live import LiveJob
@@ -79,6 +79,13 @@ def attempt_row(job_id: JobId, cell: TaskCell) -> AttemptRow:
         cell.memo,
         _encode(cell.reused_from).decode() if cell.reused_from is not None else None,
     )
+
+
+def artifact_rows(job_id: JobId, left: Iterable[Left]) -> Iterator[ArtifactRow]:
+    """Yields the rows by which what attempts left is kept in the artifact store."""
+    for task_no, attempt, artifacts in left:
+        for ref in artifacts:
+            yield ArtifactRow(job_id, task_no, attempt, ref.name, ref.sha256, ref.size_bytes, ref.expires_at)
 
 
 def task_changes(live: "LiveJob", now: datetime) -> list[HistoryRow]:

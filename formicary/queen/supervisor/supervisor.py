@@ -70,6 +70,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True, kw_only=True):
     shard_count: int
     lease_s: float
     ant_lease_s: float
+    artifacts_expire_after_s: float | None = None
 
 
 class Supervisor(Service):
@@ -93,6 +94,7 @@ class Supervisor(Service):
         self._programs = Programs(stores.definitions.by_id)
         self.loop = HotLoop(stores.journal, bus, registry, self._programs, clock, endings)
         self.loop.on_drop = self._reload_later
+        self.loop.intake.artifacts_expire_after_s = config.artifacts_expire_after_s
         names = [f"shard-{number}" for number in range(config.shard_count)]
         self.keeper = LeaseKeeper(
             stores.leases, names, config.queen_id, config.incarnation, config.lease_s, clock, self, is_spread=True

@@ -6,13 +6,14 @@ from typing import Any
 
 from executors.base import Stream
 from formicary.artifacts.base import ArtifactStoreUnavailableError, Stored
-from formicary.artifacts.blobs import Blobs, Holder
+from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.caches import ROOT
 from formicary.artifacts.local import LocalStore
 from formicary.bus import Bus
 from formicary.events.orders import Fetch, Order
 from formicary.events.tasks import TaskFinished, TaskStarted
 from formicary.model.definition import ArtifactsPolicy, CachePolicy
+from formicary.model.holders import Holder
 from formicary.model.jobs import ArtifactRef, CacheRecord, CacheResult
 from formicary.testing.owner import ScriptedOwner, shell
 

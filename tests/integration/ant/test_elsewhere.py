@@ -14,13 +14,14 @@ from executors.shell import ShellExecutor
 from executors.testing import LazyFolder
 from formicary.ant.ant import Ant
 from formicary.ant.config import AntConfig
-from formicary.artifacts.blobs import Blobs, Holder
+from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.local import LocalStore
 from formicary.bus import Bus
 from formicary.clock import SystemClock
 from formicary.events.orders import Fetch
 from formicary.ids import AntId
 from formicary.model.definition import ArtifactsPolicy, ArtifactWhen, CachePolicy
+from formicary.model.holders import Holder
 from formicary.model.jobs import ArtifactRef
 from formicary.testing.owner import ScriptedOwner, shell
 

@@ -10,11 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from formicary.artifacts.blobs import Holder, new_key
+from formicary.artifacts.blobs import new_key
 from formicary.bus import Outgoing
 from formicary.events import topics
 from formicary.events.logs import Line, LogChunk
 from formicary.ids import AntId, JobId, shard_of
+from formicary.model.holders import Holder
 from formicary.model.jobs import AntView
 from formicary.testing.front import SHARDS, TWO_TASKS, Api, QueenFront
 
@@ -42,7 +43,8 @@ async def test_an_ended_job_shows_what_ran_and_the_rest_as_skipped(api: Api, fro
 
     assert (first["state"], first["attempt"], first["ant_id"], first["exit_code"]) == ("COMPLETED", 1, "ant-1", 0)
     assert first["outputs"] == {"row_count": 3}
-    assert first["artifacts"] == [{"name": "a.csv", "sha256": "00", "size_bytes": 1}]
+    ref = {"name": "a.csv", "sha256": "00", "size_bytes": 1, "folder": None, "expires_at": None, "is_expired": False}
+    assert first["artifacts"] == [ref]
     assert (second["state"], second["attempt"]) == ("SKIPPED", 0)
 
 

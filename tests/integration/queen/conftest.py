@@ -62,6 +62,18 @@ async def colony(warm_home: Path) -> AsyncIterator[InProcess]:
         yield InProcess(running)
 
 
+@pytest.fixture
+async def tidy_colony(warm_home: Path) -> AsyncIterator[InProcess]:
+    """A colony that looks through its artifacts every second, in the folder ``tidy`` of its home."""
+    environ = {
+        "FORMICARY_HOME": str(warm_home),
+        "FORMICARY_ARTIFACTS_URL": f"{warm_home.as_uri()}/tidy",
+        "FORMICARY_ARTIFACTS_SWEEP_S": "1",
+    }
+    async with wiring.up(settings_module.load(environ), AntOptions(slots=4)) as running:
+        yield InProcess(running)
+
+
 def states(job: JobView) -> dict[str, str]:
     """Returns the states of a job's tasks by name."""
     return {task.task_type: str(task.state) for task in job.tasks or ()}

@@ -35,15 +35,15 @@ async def test_a_result_comes_back_whole(database: Database) -> None:
     artifacts = '[{"name": "x", "sha256": "00", "size_bytes": 3}]'
     job_id = await add(database, 1, attempt=4, exit_code=3, outputs='{"rows": [1, "ü"]}', artifacts=artifacts)
     ref = ArtifactRef(name="x", sha256="00", size_bytes=3)
-    assert await found(database) == Result(job_id, 4, 3, {"rows": [1, "ü"]}, (ref,))
+    assert await found(database) == Result(job_id, 0, 4, 3, {"rows": [1, "ü"]}, (ref,))
 
 
 async def test_the_newest_is_taken_wherever_it_is(database: Database) -> None:
     await add(database, 1, age_s=20)
     former = await add(database, 2, "task_attempts", age_s=10)
-    assert (await found(database) or Result(*[None] * 5)).job_id == former  # type: ignore[arg-type]  # none was found
+    assert (await found(database) or Result(*[None] * 6)).job_id == former  # type: ignore[arg-type]  # none was found
     newest = await add(database, 3, age_s=5)
-    assert (await found(database) or Result(*[None] * 5)).job_id == newest  # type: ignore[arg-type]  # none was found
+    assert (await found(database) or Result(*[None] * 6)).job_id == newest  # type: ignore[arg-type]  # none was found
 
 
 async def test_what_did_not_complete_or_was_taken_itself_or_is_too_old_is_no_result(database: Database) -> None:

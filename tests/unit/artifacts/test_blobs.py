@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from formicary.artifacts.base import ArtifactCorruptError, ArtifactMissingError
-from formicary.artifacts.blobs import PREFIX, Blobs, Holder, Shelf, folder_of, shelf_of
+from formicary.artifacts.blobs import PREFIX, Blobs, Shelf, folder_of, shelf_of
 from formicary.artifacts.local import LocalStore
+from formicary.model.holders import Holder
 
 FIRST, SECOND = Holder("job-1", 0, 1), Holder("job-2", 3, 2)
 

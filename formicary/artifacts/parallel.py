@@ -1,0 +1,26 @@
+"""The same work for many things, a few at a time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+#: Requests of one caller that are under way at the same time.
+AT_ONCE: Final = 8
+
+
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
+    """Does the work for all items, begun in their order; the first error ends it and is raised."""
+    waiting = iter(items)
+
+    async def take(items: Iterator[T]) -> None:
+        for item in items:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(take(waiting))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
