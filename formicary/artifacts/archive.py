@@ -3,7 +3,8 @@
 Rules:
 
 - Equal trees (names, contents, permissions, times of files to the second) give equal bytes: entries come sorted, owners
-  and whatever else differs from machine to machine are left out.
+  and whatever else differs from machine to machine are left out. Without times, files that were made anew with the
+  same contents are equal too, and are dated by when they are unpacked.
 - Symlinks are kept as such and never followed. One that leads out of the folder is not packed; unpacking refuses it.
 - Unpacking opens each folder on the way without following links, and replaces nothing that is there. It does all or
   nothing: what it made before an error is removed.
@@ -71,6 +72,8 @@ def pack(
     target: Path,
     stop: threading.Event,
     limit_bytes: int,
+    *,
+    keeps_times: bool = True,
 ) -> Packed:
     """Packs what is wanted of a folder, by relative path, into the new file ``target``.
 
@@ -87,7 +90,7 @@ def pack(
             with zstandard.ZstdCompressor(level=LEVEL).stream_writer(cast("IO[bytes]", sink), closefd=False) as packer:
                 for entry, name in _walk(folder):
                     if is_wanted(name):
-                        count += _add(packer, entry, name, left_out)
+                        count += _add(packer, entry, name, left_out, keeps_times=keeps_times)
                 packer.write(tarfile.NUL * 2 * tarfile.BLOCKSIZE)
     except (OSError, zstandard.ZstdError) as exc:
         raise ArchiveError(_reason(exc)) from exc
@@ -145,7 +148,7 @@ def _sorted_entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
         return iter(sorted(scan, key=lambda entry: entry.name))
 
 
-def _add(packer: _Writer, entry: os.DirEntry[str], name: str, left_out: list[str]) -> bool:
+def _add(packer: _Writer, entry: os.DirEntry[str], name: str, left_out: list[str], *, keeps_times: bool) -> bool:
     """Adds one entry; sockets, pipes and devices are passed over."""
     status = entry.stat(follow_symlinks=False)
     header = tarfile.TarInfo(name)
@@ -160,7 +163,7 @@ def _add(packer: _Writer, entry: os.DirEntry[str], name: str, left_out: list[str
     elif not stat.S_ISREG(status.st_mode):
         return False
     else:
-        header.size, header.mtime = status.st_size, max(int(status.st_mtime), 0)
+        header.size, header.mtime = status.st_size, max(int(status.st_mtime), 0) if keeps_times else 0
     packer.write(header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
     if header.isreg():
         _copy_in(packer, entry.path, header.size)

@@ -56,7 +56,7 @@ class Tree:
             self._note(path, folder)
 
     def add_file(self, path: str, mode: int, modified_at_s: float, chunks: Iterator[bytes]) -> None:
-        """Writes a file, unless there is something."""
+        """Writes a file, unless there is something; with a time of 0 it is as old as it is."""
         *folders, name = _checked(path)
         folder = self._enter(folders)
         try:
@@ -69,7 +69,8 @@ class Tree:
                 file.write(chunk)
             file.flush()
             os.fchmod(descriptor, mode)
-            os.utime(descriptor, (modified_at_s, modified_at_s))
+            if modified_at_s:
+                os.utime(descriptor, (modified_at_s, modified_at_s))
 
     def finish(self) -> None:
         """Gives the folders that were made their permissions, inner ones first."""

@@ -88,6 +88,16 @@ def test_equal_trees_give_equal_bytes(full: Path, tmp_path: Path, target: Path) 
     assert packed(target, tmp_path / "again").sha256 != first.sha256
 
 
+def test_without_times_files_that_were_made_anew_are_equal_and_dated_now(
+    full: Path, tmp_path: Path, target: Path
+) -> None:
+    first = pack(full, lambda name: True, tmp_path / "first", GO, NO_LIMIT, keeps_times=False)
+    os.utime(full / "run.sh", (1_000_000_000, 1_000_000_000))
+    assert pack(full, lambda name: True, tmp_path / "second", GO, NO_LIMIT, keeps_times=False) == first
+    unpack(tmp_path / "second", target, GO)
+    assert (target / "run.sh").stat().st_mtime > 1_600_000_000
+
+
 def test_only_what_is_wanted_is_packed(full: Path, tmp_path: Path, target: Path) -> None:
     assert packed(full, tmp_path / "archive", lambda name: name.startswith("a/deep")).entry_count == 3
     unpack(tmp_path / "archive", target, GO)
