@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from benchmarks import artifacts, brokers, budget, caches, idle, latency, recovery, scaling, throughput
+from benchmarks import artifacts, brokers, budget, caches, containers, idle, latency, recovery, scaling, throughput
 from benchmarks.report import Figure, table
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "recovery": recovery.recovery,
     "artifacts": artifacts.artifacts,
     "cache": caches.caches,
+    "docker": containers.containers,
 }
 
 
