@@ -23,6 +23,7 @@ GOOD = [
     "method: HTTP_GET, url: '{{ x }}', timeout: PT5M",
     "method: PYTHON, function: 'a.b:c', args: [1], kwargs: {a: 1}",
     "method: DOCKER, container: {image: x, cpu_limit: 2}, services: [{name: db, image: y, ready: {port: 1}}]",
+    "method: DOCKER, container: {image: '{{ i }} x', working_dir: '{{ w }}', memory_limit: '{{ m }}'}, script: x",
     "method: DUMMY, artifacts: {paths: a, when: always, expires_after: 7d}, except: true",
     "method: DUMMY, memoize: {key: 1, expires_after: 7d}",
     "method: SHELL, script: x, cache: {key: 1, key_paths: a, restore_keys: k, paths: [b, c], expires_after: 7d}",
