@@ -27,35 +27,39 @@ T = TypeVar("T")
 
 
 class Digested:
-    """Content on its way through, and the digest and size of what has passed."""
+    """Content on its way through, and the digest of what has passed."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
         self._chunks = chunks
         self._digest = hashlib.sha256()
-        self._size_bytes = 0
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yields the content; once."""
         async with contextlib.aclosing(self._chunks) as chunks:
             async for chunk in chunks:
                 self._digest.update(chunk)
-                self._size_bytes += len(chunk)
                 yield chunk
 
-    def stored(self) -> Stored:
-        """Returns what passed."""
-        return Stored(self._digest.hexdigest(), self._size_bytes)
-
-    def check(self, key: str, sha256: str | None) -> None:
+    def check(self, sha256: str | None) -> None:
         """Raises ``ArtifactCorruptError`` where something else passed than was asked for."""
-        if sha256 is not None and self._digest.hexdigest() != sha256:
-            raise ArtifactCorruptError(f"{key} has sha256 {self._digest.hexdigest()}, not {sha256}")
+        check_digest(self._digest.hexdigest(), sha256)
+
+
+def check_digest(found: str, sha256: str | None) -> None:
+    """Raises ``ArtifactCorruptError`` where a digest is not what was asked for, if something was."""
+    if sha256 is not None and found != sha256:
+        raise ArtifactCorruptError(f"the content has sha256 {found}, not {sha256}")
 
 
 class Draft:
-    """A file that is being written beside its target; ``commit`` renames it, ``discard`` leaves nothing."""
+    """A file that is being written beside its target, and its digest.
+
+    ``commit`` renames it, ``discard`` leaves nothing.
+    """
 
     def __init__(self, folder: int, name: str) -> None:
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
         self._folder = folder
         self._name = name
         self._temporary = f"{RESERVED_PREFIX}{secrets.token_hex(8)}"
@@ -87,9 +91,15 @@ class Draft:
 
     def write(self, data: bytes) -> None:
         """Appends all of it."""
+        self._digest.update(data)
+        self._size_bytes += len(data)
         view = memoryview(data)
         while view:
             view = view[self.file.write(view) :]
+
+    def stored(self) -> Stored:
+        """Returns what was written."""
+        return Stored(self._digest.hexdigest(), self._size_bytes)
 
     def commit(self, *, is_durable: bool) -> None:
         """Shows the file under its name; durable, it also survives a loss of power."""
@@ -111,15 +121,32 @@ class Draft:
         os.close(self._folder)
 
 
-async def write_draft(draft: Draft, chunks: AsyncIterator[bytes], *, is_durable: bool) -> None:
-    """Fills and commits a draft; on any error, and when cancelled, nothing of it stays."""
+async def write_draft(
+    draft: Draft, chunks: AsyncIterator[bytes], *, is_durable: bool, sha256: str | None = None
+) -> Stored:
+    """Fills and commits a draft; on any error, and when cancelled, nothing of it stays.
+
+    While one chunk is written, and passed through the digest, the next one is awaited.
+
+    Raises:
+        ArtifactCorruptError: there is a digest that it must have, and it has another one.
+    """
+    writing: asyncio.Task[None] | None = None
     try:
         async for chunk in chunks:
-            await in_thread("write", functools.partial(draft.write, chunk))
+            if writing is not None:
+                await writing
+            writing = asyncio.create_task(in_thread("write", functools.partial(draft.write, chunk)))
+        if writing is not None:
+            await writing
+        check_digest(draft.stored().sha256, sha256)
     except BaseException:
+        if writing is not None:
+            await _finished(writing)
         draft.discard()
         raise
     await in_thread("write", lambda: _commit(draft, is_durable=is_durable))
+    return draft.stored()
 
 
 def _commit(draft: Draft, *, is_durable: bool) -> None:
@@ -161,6 +188,17 @@ async def _chunks_of(file: BinaryIO, left_bytes: int) -> AsyncGenerator[bytes, N
 def open_source(source: Path) -> BinaryIO:
     """Opens a file that is to be stored; a link is not followed."""
     return regular(os.open(source, READ_FLAGS), str(source))
+
+
+def open_source_and_read(source: Path, limit_bytes: int) -> tuple[BinaryIO, bytes | None]:
+    """Opens a file that is to be stored, and reads it where it is no larger than a limit."""
+    file = open_source(source)
+    try:
+        size_bytes = os.fstat(file.fileno()).st_size
+        return file, os.pread(file.fileno(), size_bytes, 0) if size_bytes <= limit_bytes else None
+    except OSError:
+        file.close()
+        raise
 
 
 def regular(descriptor: int, name: str) -> BinaryIO:
@@ -229,6 +267,9 @@ async def in_thread(verb: str, work: Callable[[], T], release: Callable[[T], Non
 
 
 async def _finished(task: "asyncio.Future[T]") -> None:
+    """Waits for the end of a task, whatever it is."""
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):  # the first cancellation is raised by the caller
             await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # is known to the caller, who raises it or another one

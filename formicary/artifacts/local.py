@@ -55,19 +55,22 @@ class LocalStore(ArtifactStore):
         parts = check_key(key)
         with await in_thread("read", lambda: open_source(source), close_file) as file:
             draft = await in_thread("write", lambda: Draft.below(self._root, parts), Draft.discard)
-            digested = Digested(chunks_of(file))
-            async with contextlib.aclosing(digested.chunks()) as chunks:
-                await write_draft(draft, chunks, is_durable=True)
-        return digested.stored()
+            async with contextlib.aclosing(chunks_of(file)) as chunks:
+                return await write_draft(draft, chunks, is_durable=True)
 
     async def get(self, key: str, sha256: str | None = None) -> AsyncGenerator[bytes, None]:
         """Yields the content; the digest is known, and checked, at the end."""
+        digested = Digested(self._chunks(key))
+        async with contextlib.aclosing(digested.chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        digested.check(sha256)
+
+    async def _chunks(self, key: str) -> AsyncGenerator[bytes, None]:
         with await in_thread("read", lambda: self._open(key), close_file) as file:
-            digested = Digested(chunks_of(file))
-            async with contextlib.aclosing(digested.chunks()) as chunks:
+            async with contextlib.aclosing(chunks_of(file)) as chunks:
                 async for chunk in chunks:
                     yield chunk
-        digested.check(key, sha256)
 
     async def get_range(self, key: str, start: int, size_bytes: int) -> AsyncGenerator[bytes, None]:
         """Yields a part of a file."""
@@ -79,8 +82,8 @@ class LocalStore(ArtifactStore):
     async def fetch(self, key: str, target: Path, sha256: str) -> None:
         """Writes the content to ``target`` in one step; its folder must exist and be no link."""
         draft = await in_thread("write", lambda: Draft.at(target), Draft.discard)
-        async with contextlib.aclosing(self.get(key, sha256)) as chunks:
-            await write_draft(draft, chunks, is_durable=False)
+        async with contextlib.aclosing(self._chunks(key)) as chunks:
+            await write_draft(draft, chunks, is_durable=False, sha256=sha256)
 
     async def presign(self, key: str, expires_s: float) -> str | None:
         """Returns None: a folder has no URL for others."""

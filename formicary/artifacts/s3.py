@@ -26,13 +26,13 @@ from formicary.artifacts.base import (
     ArtifactStoreUnavailableError,
     Stored,
 )
-from formicary.artifacts.files import Digested, Draft, close_file, in_thread, open_source, write_draft
+from formicary.artifacts.files import Digested, Draft, in_thread, open_source_and_read, write_draft
 from formicary.artifacts.keys import RESERVED_PREFIX, check_key
 from formicary.artifacts.s3_connection import Connection, Place
 from formicary.artifacts.s3_download import Download
 from formicary.artifacts.s3_errors import DRIVER_ERRORS, UploadLostError, translated
 from formicary.artifacts.s3_options import S3Options, parse_options
-from formicary.artifacts.s3_upload import Upload
+from formicary.artifacts.s3_upload import SMALL_BYTES, Upload
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -72,8 +72,11 @@ class S3Store(ArtifactStore):
     async def put(self, key: str, source: Path) -> Stored:
         """Stores a regular file, in parts where it is large."""
         name = self._checked_name(key)
-        with await in_thread("read", lambda: open_source(source), close_file) as file:
-            return await Upload(self._connection, name, file).run()
+        file, content = await in_thread(
+            "read", lambda: open_source_and_read(source, SMALL_BYTES), lambda opened: opened[0].close()
+        )
+        with file:
+            return await Upload(self._connection, name, file).run(content)
 
     async def get(self, key: str, sha256: str | None = None) -> AsyncGenerator[bytes, None]:
         """Yields the content, going on where the connection was cut; the digest is checked at the end."""
@@ -81,7 +84,7 @@ class S3Store(ArtifactStore):
         async with contextlib.aclosing(digested.chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk
-        digested.check(key, sha256)
+        digested.check(sha256)
 
     async def get_range(self, key: str, start: int, size_bytes: int) -> AsyncGenerator[bytes, None]:
         """Yields a part of the content, going on where the connection was cut."""
@@ -101,9 +104,10 @@ class S3Store(ArtifactStore):
             await self._fetch(key, target, sha256)
 
     async def _fetch(self, key: str, target: Path, sha256: str) -> None:
+        download = Download(self._connection, key, self._checked_name(key))
         draft = await in_thread("write", lambda: Draft.at(target), Draft.discard)
-        async with contextlib.aclosing(self.get(key, sha256)) as chunks:
-            await write_draft(draft, chunks, is_durable=False)
+        async with contextlib.aclosing(download.chunks()) as chunks:
+            await write_draft(draft, chunks, is_durable=False, sha256=sha256)
 
     async def presign(self, key: str, expires_s: float) -> str | None:
         """Returns a URL to GET."""

@@ -35,7 +35,7 @@ class Download:
             body, end = await self._begin()
             try:
                 while self._position < end:
-                    chunk = await self._read(body)
+                    chunk = await self._read(body, end)
                     self._position += len(chunk)
                     yield chunk
                 return
@@ -72,12 +72,18 @@ class Download:
             wanted["Range"] = f"bytes={self._position}-{'' if self._end is None else self._end - 1}"
         return wanted
 
-    async def _read(self, body: "StreamingBody") -> bytes:
+    async def _read(self, body: "StreamingBody", end: int) -> bytes:
+        """Returns what comes next: a whole chunk of it, or less at the end or where the connection is cut."""
+        came: list[bytes] = []
+        wanted_bytes = min(CHUNK_BYTES, end - self._position)
         try:
             async with asyncio.timeout(self._connection.options.timeout_s):
-                chunk: bytes = await body.read(CHUNK_BYTES)
+                while wanted_bytes and (piece := await body.read(wanted_bytes)):
+                    came.append(piece)
+                    wanted_bytes -= len(piece)
         except DRIVER_ERRORS as exc:
-            raise translated(exc, self._verb, self._connection.options.place) from exc
-        if not chunk:
+            if not came:
+                raise translated(exc, self._verb, self._connection.options.place) from exc
+        if not came:
             raise ArtifactStoreAwayError(f"cannot {self._verb}: the connection ended before the content")
-        return chunk
+        return b"".join(came)

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from formicary.artifacts.base import ArtifactError, Stored
-from formicary.artifacts.files import in_thread
 from formicary.artifacts.s3_body import FilePart
 from formicary.artifacts.s3_connection import Connection
 from formicary.artifacts.s3_errors import UploadLostError
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import CompletedPartTypeDef
 
 MEBIBYTE: Final = 1024 * 1024
-#: Smaller files are sent from memory.
-_SMALL_BYTES: Final = MEBIBYTE
+#: Smaller files are read once, and sent from memory.
+SMALL_BYTES: Final = 64 * 1024
 #: Larger files go in parts.
 WHOLE_LIMIT_BYTES: Final = 16 * MEBIBYTE
 _PART_BYTES: Final = 8 * MEBIBYTE
@@ -54,10 +53,14 @@ class Upload:
         self._size_bytes = os.fstat(file.fileno()).st_size
         self._verb = f"store artifact {name}"
 
-    async def run(self) -> Stored:
-        """Stores as many bytes as the file had at the beginning, and returns their digest."""
-        if self._size_bytes <= _SMALL_BYTES:
-            return await self._put_small()
+    async def run(self, content: bytes | None) -> Stored:
+        """Stores as many bytes as the file had at the beginning, and returns their digest.
+
+        Args:
+            content: all of it, where it is small and was read already.
+        """
+        if content is not None:
+            return await self._put_small(content)
         if self._size_bytes <= WHOLE_LIMIT_BYTES:
             return await self._put_whole()
         for _ in range(_LOST_LIMIT - 1):
@@ -65,18 +68,13 @@ class Upload:
                 return await self._put_parts()
         return await self._put_parts()
 
-    async def _put_small(self) -> Stored:
-        digest = hashlib.sha256()
-
-        async def put(client: "S3Client") -> None:
-            nonlocal digest
-            data = await in_thread("read", lambda: os.pread(self._file.fileno(), self._size_bytes, 0))
-            digest = hashlib.sha256(data)
-            await client.put_object(**self._place, **self._sha256(digest), Body=data)
-            self._size_bytes = len(data)
-
-        await self._connection.send(self._verb, put)
-        return Stored(digest.hexdigest(), self._size_bytes)
+    async def _put_small(self, content: bytes) -> Stored:
+        digest = hashlib.sha256(content)
+        checksum = self._sha256(digest)
+        await self._connection.send(
+            self._verb, lambda client: client.put_object(**self._place, **checksum, Body=content)
+        )
+        return Stored(digest.hexdigest(), len(content))
 
     async def _put_whole(self) -> Stored:
         digest = hashlib.sha256()
