@@ -17,6 +17,16 @@ from formicary.artifacts.base import (
     ArtifactStoreUnavailableError,
 )
 from formicary.artifacts.registry import make_store
+from tests.conformance.artifacts.kinds import (
+    is_abort,
+    is_any,
+    is_begin,
+    is_end,
+    is_get,
+    is_list,
+    is_put,
+    is_second_part,
+)
 from tests.conformance.artifacts.proxy import Fault, Proxy, Request
 from tests.conformance.artifacts.server import BUCKET, S3Server
 
@@ -60,42 +70,6 @@ def names(folder: Path) -> list[str]:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def is_put(request: Request) -> bool:
-    return request.method == "PUT" and "uploadId" not in request.target
-
-
-def is_begin(request: Request) -> bool:
-    return request.method == "POST" and request.target.endswith("?uploads")
-
-
-def is_part(request: Request) -> bool:
-    return request.method == "PUT" and "uploadId" in request.target
-
-
-def is_second_part(request: Request) -> bool:
-    return "partNumber=2" in request.target
-
-
-def is_end(request: Request) -> bool:
-    return request.method == "POST" and "uploadId" in request.target
-
-
-def is_abort(request: Request) -> bool:
-    return request.method == "DELETE" and "uploadId" in request.target
-
-
-def is_get(request: Request) -> bool:
-    return request.method == "GET" and "list-type" not in request.target
-
-
-def is_list(request: Request) -> bool:
-    return request.method == "GET" and "list-type" in request.target
-
-
-def is_any(request: Request) -> bool:
-    return True
 
 
 async def uploads(s3: S3Server, prefix: str) -> list[str]:
