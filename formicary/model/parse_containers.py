@@ -95,7 +95,9 @@ class OneOf:
 _WORDS = ListOf(Text(is_loose=True), min_items=1)
 _SIZE = Quantity(parse_size, "a size like 64Mi", SIZE_PATTERN)
 _CPU = Quantity(parse_cpu, "a number of processors like 0.5 or 500m", CPU_PATTERN)
-_IMAGE = Text(pattern=r"^[^\s]+$|\{\{", pattern_hint="write it like registry.example.org/team/image:tag, without spaces")
+_IMAGE = Text(
+    pattern=r"^[^\s]+$|\{\{", pattern_hint="write it like registry.example.org/team/image:tag, without spaces"
+)
 _PATH = Text(pattern=r"^/|\{\{", pattern_hint="begin with /")
 _SERVICE_NAME = Text(
     pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$",
