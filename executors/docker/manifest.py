@@ -9,6 +9,7 @@ Layout inside the main container::
     /formicary/script.sh    the script, where it is too long for an argument or an after_script follows it
 """
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ LIMIT_MARGIN_S = 1800.0
 #: A shell that is a container's first process ignores TERM unless it traps it.
 _PRELUDE = f"trap 'exit 143' TERM; mkdir -p {RESULT_DIR} {TEMPORARY} 2>/dev/null || :; "
 _MIN_MEMORY_BYTES = 6 * 1024 * 1024
+_SERVICE_NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _NANO = 1_000_000_000
 _CPU_SHARES = 1024
 _ALONE = ("none", "host")
@@ -90,6 +92,8 @@ def check_spec(spec: DockerSpec, attempt: Attempt, options: ExecutorOptions) -> 
         raise SpecRefusedError("after_script: there is no script that it could follow; write script too")
     for number, service in enumerate(spec.services):
         where = f"services[{number}]"
+        if not _SERVICE_NAME.fullmatch(service.name):
+            raise SpecRefusedError(f"{where}.name: {service.name!r} is no host name; use small letters, digits and -")
         _check_resources(where, service)
         _check_volumes(where, service.volumes, options)
         _check_texts(where, (service.image, service.user, *service.entrypoint, *service.command))

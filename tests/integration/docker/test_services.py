@@ -94,6 +94,11 @@ async def test_a_stop_ends_the_waiting_for_a_service(bench: Bench, engine: TestE
     await bench.executor.cleanup(run)
 
 
+async def test_a_rendered_name_that_is_no_host_name_is_refused(bench: Bench) -> None:
+    with pytest.raises(SpecRefusedError, match=r"services\[0\]\.name"):
+        await bench.start(spec("true", services=(service("no name"),)))
+
+
 @pytest.mark.parametrize("network", ["none", "host"])
 async def test_services_need_a_network(bench: Bench, network: str) -> None:
     with pytest.raises(SpecRefusedError, match=r"container\.network"):
