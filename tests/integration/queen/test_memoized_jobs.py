@@ -9,6 +9,7 @@ import pytest
 from formicary.model.jobs import JobView, ReusedFrom, TaskView
 from formicary.model.states import JobState, TaskState
 from formicary.queen.manager.commands import RestartRequest
+from formicary.store.references import References
 
 #: Two tasks; each run of the first one leaves a line in a ledger.
 JOB = """
@@ -120,6 +121,14 @@ async def test_an_old_result_is_not_taken(colony: Any, ledger: Ledger) -> None:
     await asyncio.sleep(0.01)  # by which the result is older than what the next definition takes
     await colony.run(ledger.source(", expires_after: 1ms"))
     assert ledger.runs == 2
+
+
+async def test_a_result_of_which_an_artifact_expired_is_not_taken(colony: Any, ledger: Ledger) -> None:
+    source = ledger.source().replace("paths: [rows.txt]", "paths: [rows.txt], expires_after: 1ms")
+    await colony.run(source)
+    assert await References(colony.manager._stores.database).expire(1000)
+    again = await colony.run(source)
+    assert (first_task(again).reused_from, ledger.runs) == (None, 2)
 
 
 async def test_a_hard_restart_runs_everything_and_a_soft_one_does_not(colony: Any, ledger: Ledger) -> None:
