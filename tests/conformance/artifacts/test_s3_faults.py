@@ -314,8 +314,7 @@ async def _put(store: ArtifactStore, key: str, source: Path) -> None:
 async def test_a_put_that_is_cancelled_while_the_server_stands_still_ends_soon(
     store: ArtifactStore, proxy: Proxy, work: Path
 ) -> None:
-    stalled = asyncio.Event()
-    aborted = asyncio.Event()
+    stalled, aborted = asyncio.Event(), asyncio.Event()
     proxy.faults = [Fault(is_second_part, stalled=stalled), Fault(is_abort, times=1000, stalled=aborted)]
     putting = asyncio.create_task(store.put("k", write(work, 17 * MEBIBYTE)))
     await stalled.wait()
@@ -342,9 +341,8 @@ async def test_an_upload_that_cannot_even_be_aborted_is_found_by_a_sweep(
 
 
 async def test_a_store_is_used_through_an_outage(store: ArtifactStore, proxy: Proxy, work: Path) -> None:
-    source = write(work, 1000)
     await proxy.close()
-    putting = asyncio.create_task(store.put("k", source))
+    putting = asyncio.create_task(store.put("k", write(work, 1000)))
     await asyncio.wait({putting}, timeout=0.5)
     assert not putting.done()
     await proxy.open()
