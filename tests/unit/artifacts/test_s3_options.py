@@ -1,5 +1,8 @@
 """What a URL of an S3 store says, and what it must not say."""
 
+import subprocess
+import sys
+
 import pytest
 
 from formicary.artifacts.registry import make_store
@@ -58,3 +61,26 @@ def test_what_is_wrong_is_said_with_what_would_be_right(url: str, message: str) 
         make_store(url)
     assert "s3cret" not in str(caught.value)
     assert "key:secret" not in str(caught.value)
+
+
+def test_a_driver_that_is_not_installed_is_named_with_the_way_to_get_it() -> None:
+    code = (
+        "import sys; sys.modules['aioboto3'] = None\n"
+        "from formicary.artifacts.registry import make_store\n"
+        "from formicary.errors import InvalidInputError\n"
+        "try: make_store('s3://bucket')\n"
+        "except InvalidInputError as error: print(error)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "artifacts URL s3:// needs a driver: pip install 'formicary[s3]'", ended.stderr
+
+
+def test_a_folder_as_store_loads_no_driver_of_s3() -> None:
+    code = (
+        "import sys\n"
+        "from formicary.artifacts.registry import make_store\n"
+        "make_store('file:///folder')\n"
+        "print([name for name in sys.modules if name.startswith(('aioboto3', 'botocore'))])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "[]", ended.stderr
