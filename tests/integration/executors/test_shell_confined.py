@@ -193,14 +193,17 @@ async def test_a_task_that_asks_for_nothing_gets_what_its_ant_allows(cell: Cell)
 
 
 @needs_pids_groups
-async def test_what_shed_its_marks_and_its_session_is_ended_with_its_group(cell: Cell) -> None:
+async def test_what_shed_its_marks_and_its_session_is_over_before_the_end_is_told(cell: Cell) -> None:
     """Without a control group nothing leads to such a process."""
-    file = cell.place / "pid"
-    file.touch()
-    script = f"env -i setsid sh -c 'echo $$ >{file}; exec sleep 300' & while ! [ -s {file} ]; do sleep 0.01; done"
-    await cell.run(await cell.executor(), script, limits=Limits(processes=20))
+    executor = await cell.executor()
+    sink = CollectingSink()
+    escape = "env -i setsid sh -c 'echo $$ > up; exec sleep 300' & while ! [ -s up ]; do sleep 0.01; done; cat up"
+    spec = ShellSpec(script=(escape,), limits=Limits(processes=20))
+    run = await executor.start(make_attempt(spec, cell.place / "work", job_id=str(cell.place)), sink)
+    await executor.wait(run)
 
-    assert not is_running(Path("/proc", file.read_text().strip()))
+    assert not is_running(Path("/proc", sink.text().decode().strip()))
+    await executor.cleanup(run)
 
 
 @needs_pids_groups

@@ -13,6 +13,8 @@ from formicary.clock import SystemClock
 from formicary.ids import JobId
 from formicary.queen.log_archiver import LogArchiver
 from formicary.queen.log_reader import LogReader, LogSources, Wanted
+from formicary.store.log_parts import LogPart, LogPartStore
+from formicary.store.logs import LogRow, LogStore
 from formicary.testing.front import Api, QueenFront
 from tests.integration.api.archive.conftest import (
     JOBS,
@@ -131,6 +133,48 @@ async def test_readers_and_writers_in_the_middle_of_it_lose_nothing(
     wanted = sorted(line.text for each in chunks for line in each.lines)
     assert all(sorted(reader.result()) == wanted for reader in readers)
     assert len(await objects(front)) > 1
+
+
+@pytest.mark.parametrize("moves_before", [True, False])
+@pytest.mark.parametrize("question", [1, 2, 3, 4])
+async def test_lines_that_move_between_two_questions_are_not_missed(
+    front: QueenFront, job_id: JobId, sources: LogSources, archiver: LogArchiver, question: int, moves_before: bool
+) -> None:
+    """The archiver does all its work before or after one of the first questions that a reader asks the database."""
+    await front.logs.append([chunk(job_id, 0, range(1, 1501))])
+    await front.end_job(job_id, "COMPLETED")
+    count = 0
+
+    async def move() -> None:
+        nonlocal count
+        count += 1
+        if count == question:
+            await archiver.run_once()
+
+    class Lines(LogStore):
+        async def read(
+            self, job_id: JobId, task_no: int | None, attempt: int | None, after_arrival: int, limit: int
+        ) -> list[LogRow]:
+            if moves_before:
+                await move()
+            rows = await super().read(job_id, task_no, attempt, after_arrival, limit)
+            if not moves_before:
+                await move()
+            return rows
+
+    class Parts(LogPartStore):
+        async def parts(self, job_id: JobId, after_arrival: int = 0) -> list[LogPart]:
+            if moves_before:
+                await move()
+            parts = await super().parts(job_id, after_arrival)
+            if not moves_before:
+                await move()
+            return parts
+
+    watched = LogSources(Lines(front.database), Parts(front.database), sources.store)
+    reader = LogReader(watched, Wanted(job_id))
+    assert [row.seq async for rows in reader.pages() for row in rows] == list(range(1, 1501))
+    assert await lines_left(front) == 0
 
 
 async def test_a_few_lines_out_of_many_cost_a_few_reads(
