@@ -8,7 +8,7 @@ Rules:
   has a name of its own each time, so that no late upload can replace one that counts.
 - What comes later (a slow broker, a restart of the job) becomes another part. Lines that come twice are refused by the
   database, which knows what was moved.
-- A job's output goes with the job: once its row is gone, so are its objects.
+- A job's output goes with the job: once its row is gone, so are its objects and lines.
 """
 
 import asyncio
@@ -47,6 +47,7 @@ BATCH: Final = 500
 _AT_ONCE: Final = 4
 _PAGE_LINES: Final = 1_000
 _CLEARED_LINES: Final = 10_000
+_ALL: Final = 2**63 - 1
 #: A part ends with the page by which its object reaches this size.
 PART_BYTES: Final = 64 * 1024 * 1024
 _KEY: Final = re.compile(rf"{PREFIX}(?P<job_id>[0-9a-f-]{{36}})/\d+-(?P<epoch>\d+)-[0-9a-f]+\.jsonl\.zst")
@@ -157,6 +158,9 @@ class LogArchiver(Service):
         count = 0
         while held := await self._sources.parts.held(after, BATCH, self._after_s):
             after = held[-1].job_id
+            for job in held:
+                if job.is_gone:
+                    await self._clear(job.job_id, _ALL)
             due = [job.job_id for job in held if job.is_due]
             for start in range(0, len(due), _AT_ONCE):
                 moving = (self.archive(job_id, epoch) for job_id in due[start : start + _AT_ONCE])
@@ -214,7 +218,7 @@ class LogArchiver(Service):
         return False
 
     async def _clear(self, job_id: JobId, up_to: int) -> None:
-        """Deletes lines that are in parts, some at a time, so that no lock is held for long."""
+        """Deletes lines that nobody reads any more, some at a time, so that no lock is held for long."""
         while up_to and await self._sources.parts.clear(job_id, up_to, _CLEARED_LINES) == _CLEARED_LINES:
             pass
 

@@ -20,7 +20,7 @@ WITH RECURSIVE held AS (
     SELECT following.job_id FROM held,
         LATERAL (SELECT job_id FROM task_logs l WHERE l.job_id > held.job_id ORDER BY job_id LIMIT 1) AS following)
 SELECT h.job_id::text, coalesce(j.state IN ('COMPLETED', 'FAILED', 'CANCELLED')
-    AND j.finished_at <= now() - make_interval(secs => $3), false) AS is_due
+    AND j.finished_at <= now() - make_interval(secs => $3), false) AS is_due, j.id IS NULL AS is_gone
 FROM (SELECT job_id FROM held LIMIT $2) AS h LEFT JOIN jobs j ON j.id = h.job_id ORDER BY h.job_id"""
 
 _COMMIT = "SELECT archive_logs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
@@ -36,10 +36,11 @@ WHERE job_id = $1::uuid AND last_arrival > $2 ORDER BY part"""
 
 
 class Held(NamedTuple):
-    """A job with lines in ``task_logs``; ``is_due``: it ended long enough ago for them to move."""
+    """A job with lines in ``task_logs``; ``is_due``: it ended long enough ago to move them; ``is_gone``: deleted."""
 
     job_id: JobId
     is_due: bool
+    is_gone: bool
 
 
 class LogPart(NamedTuple):
@@ -75,7 +76,7 @@ class LogPartStore:
     async def held(self, after: JobId | None, limit: int, ended_before_s: float) -> list[Held]:
         """Returns jobs with lines in ``task_logs``, in the order of their ids."""
         rows = await self._database.fetch(_HELD, after or _NO_JOB, limit, ended_before_s)
-        return [Held(JobId(row["job_id"]), row["is_due"]) for row in rows]
+        return [Held(JobId(row["job_id"]), row["is_due"], row["is_gone"]) for row in rows]
 
     async def parts(self, job_id: JobId, after_arrival: int = 0) -> list[LogPart]:
         """Returns the parts that hold lines behind ``after_arrival``, in order."""
@@ -89,7 +90,7 @@ class LogPartStore:
         return row is not None and bool(row[0])
 
     async def clear(self, job_id: JobId, up_to_arrival: int, limit: int) -> int:
-        """Deletes up to ``limit`` lines that are in parts; returns how many it deleted."""
+        """Deletes up to ``limit`` lines, which are in parts or of a deleted job; returns how many it deleted."""
         row = await self._database.fetch_one(_DELETE, job_id, up_to_arrival, limit)
         return 0 if row is None else int(row["count"])
 

@@ -167,6 +167,10 @@ async def test_the_output_of_a_deleted_job_goes_too(
     await archiver.run_once()
     await front.execute("DELETE FROM jobs WHERE id = $1::uuid", job_id)
 
+    await front.logs.append([chunk(job_id, 0, [2])])
+    await archiver.run_once()
+
+    assert await lines_left(front) == 0
     assert await archiver.forsake() == 1
     assert [key.split("/")[1] for key in await objects(front)] == [other]
     assert await sources.parts.parts(job_id) == []
