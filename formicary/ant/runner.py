@@ -8,7 +8,6 @@ log lines are with the broker, and its executor has let go of it, before its end
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -246,11 +245,10 @@ class Runner:
     async def _select_and_store(
         self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog
     ) -> tuple[ArtifactRef, ...]:
-        files: dict[str, Path]
-        files, unmatched = await asyncio.to_thread(select, assignment.order.artifacts, folder)
-        for pattern in unmatched:
+        selection = await asyncio.to_thread(select, assignment.order.artifacts, folder)
+        for pattern in selection.unmatched:
             await sink.note(f"artifacts.paths: nothing matches {pattern!r}")
-        return await self._transfer.store(assignment.key, files)
+        return await self._transfer.store(assignment.key, selection, folder.path())
 
     async def _interruptible(self, assignment: Assignment, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)

@@ -3,15 +3,21 @@
 What an attempt stored and then does not report belongs to nothing, and the queen's sweep deletes it.
 """
 
+import asyncio
 import functools
+import secrets
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
 
 from executors.base import Outcome, Reason
 from formicary.ant.assignments import Assignment, Key
+from formicary.ant.caches import in_thread
 from formicary.ant.errors import TransferError
 from formicary.ant.folders import AttemptFolder
-from formicary.ant.globs import check_name, select_files
+from formicary.ant.globs import check_name, compile_pattern, select_files
+from formicary.artifacts.archive import ArchiveError, pack, unpack
 from formicary.artifacts.base import ArtifactError, ArtifactMissingError, ArtifactStore
 from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.parallel import each
@@ -25,6 +31,8 @@ RESULT_PREFIX: Final = "result/"
 #: Bytes that the references of one attempt's artifacts may take in its result.
 REFERENCES_LIMIT_BYTES: Final = 512 * 1024
 _REFERENCE_BYTES: Final = 120
+#: What the name of a folder's archive ends with.
+ARCHIVE_SUFFIX: Final = ".tar.zst"
 
 
 class Transfer:
@@ -49,6 +57,8 @@ class Transfer:
     async def _fetch_one(self, work: Path, fetch: Fetch, artifact: ArtifactRef) -> None:
         target = work / check_name(artifact.name)
         try:
+            if artifact.folder is not None:
+                return await self._fetch_folder(work, check_name(artifact.folder), artifact.sha256)
             target.parent.mkdir(parents=True, exist_ok=True)
             await self._blobs.fetch(artifact.sha256, target)
         except ArtifactMissingError as exc:
@@ -57,20 +67,55 @@ class Transfer:
         except (ArtifactError, OSError) as exc:
             raise TransferError(artifact.name, f"of task {fetch.task_type} cannot be fetched: {exc}") from exc
 
-    async def store(self, key: Key, files: dict[str, Path]) -> tuple[ArtifactRef, ...]:
-        """Stores files; returns them in the order given.
+    async def _fetch_folder(self, work: Path, name: str, sha256: str) -> None:
+        """Unpacks an archive in the place where its folder was."""
+        target = work / name
+        archive = work.parent / f"fetched-{secrets.token_hex(4)}"
+        try:
+            await self._blobs.fetch(sha256, archive)
+            target.mkdir(parents=True, exist_ok=True)
+            if not _is_real(work, name):
+                raise TransferError(name, "would be unpacked through a symlink of another artifact")
+            await in_thread(lambda stop: unpack(archive, target, stop, replaces=True))
+        finally:
+            await asyncio.to_thread(archive.unlink, missing_ok=True)
+
+    async def store(self, key: Key, selection: "Selection", work: Path) -> tuple[ArtifactRef, ...]:
+        """Stores files, and folders as archives; returns them by name.
 
         Raises:
-            TransferError: names a file that could not be stored.
+            TransferError: names what could not be stored.
         """
         holder = Holder(*key)
         stored: dict[str, ArtifactRef] = {}
 
-        async def store_one(name: str) -> None:
-            stored[name] = await self._store_one(holder, name, files[name])
+        async def store_file(name: str) -> None:
+            stored[name] = await self._store_one(holder, name, selection.files[name])
 
-        await each(files, store_one)
-        return tuple(stored[name] for name in files)
+        async def store_folder(name: str) -> None:
+            stored[name] = await self._store_folder(holder, name, selection, work)
+
+        await each(selection.files, store_file)
+        await each(selection.folders, store_folder)
+        return tuple(ref for _, ref in sorted(stored.items()))
+
+    async def _store_folder(self, holder: Holder, name: str, selection: "Selection", work: Path) -> ArtifactRef:
+        archive = work.parent / f"packed-{secrets.token_hex(4)}"
+        unwanted = [compile_pattern(pattern) for pattern in selection.exclude]
+
+        def is_wanted(below: str) -> bool:
+            return not any(pattern.fullmatch(f"{name}/{below}") for pattern in unwanted)
+
+        try:
+            packed = await in_thread(lambda stop: pack(work / name, is_wanted, archive, stop, keeps_times=False))
+            if packed.left_out:
+                raise TransferError(repr(f"{name}/{packed.left_out[0]}"), "is a symlink out of the folder that is kept")
+            ref = await self._store_one(holder, name + ARCHIVE_SUFFIX, archive)
+        except ArchiveError as exc:
+            raise TransferError(name, f"cannot be packed: {exc}") from exc
+        finally:
+            await asyncio.to_thread(archive.unlink, missing_ok=True)
+        return msgspec.structs.replace(ref, folder=name)
 
     async def _store_one(self, holder: Holder, name: str, path: Path) -> ArtifactRef:
         try:
@@ -89,14 +134,25 @@ def is_wanted(policy: ArtifactsPolicy, outcome: Outcome) -> bool:
     return not outcome.is_success and outcome.reason is not Reason.CANCELLED
 
 
-def select(policy: ArtifactsPolicy, folder: AttemptFolder) -> tuple[dict[str, Path], list[str]]:
-    """Returns what to store, by name, and the patterns that selected nothing. Blocks.
+class Selection(NamedTuple):
+    """What to store: files by name, names of whole folders less ``exclude``; and the patterns that selected nothing."""
+
+    files: dict[str, Path]
+    folders: tuple[str, ...]
+    exclude: tuple[str, ...]
+    unmatched: list[str]
+
+
+def select(policy: ArtifactsPolicy, folder: AttemptFolder) -> Selection:
+    """Returns what to store. A path without wildcards that names a folder means that folder as one archive. Blocks.
 
     Raises:
         TransferError: see ``select_files``; or two files have one name, or there are too many for one result.
     """
     try:
-        files, unmatched = select_files(folder.path(), policy.paths, policy.exclude) if policy.paths else ({}, [])
+        folders = [name for pattern in policy.paths if (name := _named_folder(folder.path(), pattern)) is not None]
+        paths = [pattern for pattern in policy.paths if _named_folder(folder.path(), pattern) is None]
+        files, unmatched = select_files(folder.path(), paths, policy.exclude) if paths else ({}, [])
         results, _ = select_files(folder.result_dir, ("**",), ())
     except OSError as exc:
         raise TransferError(str(exc.filename), f"cannot be looked at: {exc.strerror}") from exc
@@ -104,6 +160,21 @@ def select(policy: ArtifactsPolicy, folder: AttemptFolder) -> tuple[dict[str, Pa
         if RESULT_PREFIX + name in files:
             raise TransferError(RESULT_PREFIX + name, "exists in the working directory and in $FORMICARY_RESULT_DIR")
         files[check_name(RESULT_PREFIX + name)] = path
+    for name in folders:
+        if check_name(name + ARCHIVE_SUFFIX) in files:
+            raise TransferError(name + ARCHIVE_SUFFIX, f"is kept as a file and as the archive of {name}")
     if sum(len(name.encode()) + _REFERENCE_BYTES for name in files) > REFERENCES_LIMIT_BYTES:
         raise TransferError(f"{len(files)} files", "are too many for one result; pack them into an archive")
-    return files, unmatched
+    return Selection(files, tuple(dict.fromkeys(folders)), policy.exclude, unmatched)
+
+
+def _named_folder(work: Path, pattern: str) -> str | None:
+    """Returns the name of the folder that a path without wildcards means, None where it means files."""
+    name = pattern.strip().removeprefix("./").rstrip("/")
+    is_plain = name not in ("", ".") and not set("*?[").intersection(name) and ".." not in name.split("/")
+    return name if is_plain and not name.startswith("/") and (work / name).is_dir() and _is_real(work, name) else None
+
+
+def _is_real(work: Path, name: str) -> bool:
+    """Says whether no symlink is on the way to a folder."""
+    return (work / name).resolve() == work.resolve() / name

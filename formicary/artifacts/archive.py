@@ -27,6 +27,8 @@ from formicary.artifacts.base import ArtifactError
 from formicary.artifacts.unpacking import Tree
 
 CHUNK_BYTES: Final = 1024 * 1024
+#: No archive reaches it.
+NO_LIMIT: Final = 2**62
 #: Compression level: beyond it the time grows faster than the file shrinks.
 LEVEL: Final = 3
 #: What the reader takes at once: it copies the rest of it with each member, so more would cost more.
@@ -71,11 +73,13 @@ def pack(
     is_wanted: Callable[[str], bool],
     target: Path,
     stop: threading.Event,
-    limit_bytes: int,
+    limit_bytes: int = NO_LIMIT,
     *,
     keeps_times: bool = True,
 ) -> Packed:
     """Packs what is wanted of a folder, by relative path, into the new file ``target``.
+
+    Without times, trees that were made at different times give equal bytes.
 
     Raises:
         ArchiveTooLargeError: the archive grew beyond ``limit_bytes``.
@@ -97,14 +101,16 @@ def pack(
     return Packed(sink.digest.hexdigest(), sink.size_bytes, count, tuple(left_out))
 
 
-def unpack(source: Path, folder: Path, stop: threading.Event) -> int:
+def unpack(source: Path, folder: Path, stop: threading.Event, *, replaces: bool = False) -> int:
     """Unpacks an archive into a folder, beside what is there; returns the number of entries.
+
+    Files and links that are there stay, or with ``replaces`` make way.
 
     Raises:
         ArchiveStoppedError: ``stop`` was set.
         ArchiveError: it is no archive of ours, would leave the folder, or cannot be written. Nothing of it is left.
     """
-    with Tree(folder) as tree:
+    with Tree(folder, replaces=replaces) as tree:
         try:
             count = _unpack(source, tree, stop)
             tree.finish()

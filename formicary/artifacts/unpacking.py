@@ -21,13 +21,14 @@ class _Open(NamedTuple):
 
 
 class Tree:
-    """Adds to a folder, never through a symlink, never replacing anything.
+    """Adds to a folder, never through a symlink, never replacing anything unless told to.
 
     Folders get their permissions in ``finish``, so that read-only ones can be filled; ``undo`` removes what was made.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, replaces: bool = False) -> None:
         self._root = root
+        self._replaces = replaces
         self._way: list[_Open] = []
         self._made: list[str] = []
         self._modes: list[tuple[str, int]] = []
@@ -51,6 +52,7 @@ class Tree:
         """Makes a symlink, unless there is something."""
         *folders, name = _checked(path)
         folder = self._enter(folders)
+        self._make_way(name, folder)
         with contextlib.suppress(FileExistsError):
             os.symlink(target, name, dir_fd=folder.descriptor)
             self._note(path, folder)
@@ -59,6 +61,7 @@ class Tree:
         """Writes a file, unless there is something; with a time of 0 it is as old as it is."""
         *folders, name = _checked(path)
         folder = self._enter(folders)
+        self._make_way(name, folder)
         try:
             descriptor = os.open(name, _FILE_FLAGS, 0o600, dir_fd=folder.descriptor)
         except FileExistsError:
@@ -71,6 +74,11 @@ class Tree:
             os.fchmod(descriptor, mode)
             if modified_at_s:
                 os.utime(descriptor, (modified_at_s, modified_at_s))
+
+    def _make_way(self, name: str, folder: _Open) -> None:
+        if self._replaces:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder.descriptor)
 
     def finish(self) -> None:
         """Gives the folders that were made their permissions, inner ones first."""

@@ -72,7 +72,7 @@ async def test_more_files_than_a_result_can_name_fail_the_task(make_ant: AntMake
     owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
     name = "n" * 200
     script = f"i=0; mkdir d; cd d; while [ $i -lt 1700 ]; do : > {name}$i; i=$((i+1)); done"
-    end = await owner.run(shell(script, artifacts=ArtifactsPolicy(paths=("d",))))
+    end = await owner.run(shell(script, artifacts=ArtifactsPolicy(paths=("d/*",))))
     assert end.error_code == "ERR_ARTIFACT"
     assert "too many" in (end.error_message or "")
 

@@ -128,7 +128,7 @@ async def test_the_start_of_a_short_attempt_is_not_reported_apart(owner: Scripte
 
 
 async def test_artifacts_travel_to_the_next_task_at_the_same_paths(owner: ScriptedOwner, store: LocalStore) -> None:
-    policy = ArtifactsPolicy(paths=("out",), exclude=("out/*.tmp",))
+    policy = ArtifactsPolicy(paths=("out/**",), exclude=("out/*.tmp",))
     script = "mkdir -p out/deep; echo 1 > out/a.csv; echo x > out/b.tmp; echo 2 > out/deep/c.csv; cp out/a.csv"
     end = await owner.run(shell(script + ' "$FORMICARY_RESULT_DIR/sum"', artifacts=policy))
     assert [artifact.name for artifact in end.artifacts] == ["out/a.csv", "out/deep/c.csv", "result/sum"]

@@ -73,7 +73,7 @@ async def test_files_come_to_the_user_and_go_from_it(owner: ScriptedOwner) -> No
     end = await owner.run(shell(*script, fetches=(fetch,), artifacts=policy))
 
     assert (end.is_success, end.outputs) == (True, {"answer": 42})
-    assert {artifact.name for artifact in end.artifacts} == {"data/out.txt", "result/kept"}
+    assert {artifact.name for artifact in end.artifacts} == {"data.tar.zst", "result/kept"}
     assert [text for _, _, _, text in await owner.lines()] == ["nobody"]
 
 

@@ -197,9 +197,9 @@ tasks:
 """
     )
     assert job.state is JobState.COMPLETED, job
-    assert [ref.name for ref in job.tasks[0].artifacts] == ["out/answer.txt"]
-    download = await colony.manager.artifact(job.id, "make", "out/answer.txt")
-    assert b"".join([chunk async for chunk in download.chunks]) == b"42\n"
+    assert [(ref.name, ref.folder) for ref in job.tasks[0].artifacts] == [("out.tar.zst", "out")]
+    download = await colony.manager.artifact(job.id, "make", "out.tar.zst")
+    assert b"".join([chunk async for chunk in download.chunks])[:4] == b"\x28\xb5\x2f\xfd"
 
 
 async def test_a_waiting_job_says_why(colony: Any) -> None:
