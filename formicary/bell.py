@@ -10,7 +10,7 @@ from formicary.ids import JobId
 from formicary.queen.lifecycle import LifecyclePublisher
 from formicary.queen.scheduler.scheduler import Scheduler
 from formicary.queen.supervisor.supervisor import Supervisor
-from formicary.queen.watch import JobWatch
+from formicary.queen.watch import JobWatch, News
 from formicary.store.rows import JobRecord, NewJob
 
 
@@ -51,9 +51,9 @@ class Bell:
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    def ended_many(self, job_ids: Sequence[JobId]) -> None:
+    def ended_many(self, job_ids: Sequence[JobId], news: News | None = None) -> None:
         """Wakes who waits for these jobs, and the scheduler where room was missing."""
-        self._watch.ended_many(job_ids)
+        self._watch.ended_many(job_ids, news)
         if self.lifecycle is not None:
             self.lifecycle.wake()
         if self.scheduler is not None:

@@ -173,6 +173,8 @@ class JobRecord(NamedTuple):
     error_code: str | None
     error_message: str | None
     ignores_memo: bool = False
+    labels: str = "{}"
+    scheduled_at: datetime | None = None
 
 
 class CommandRow(NamedTuple):

@@ -12,7 +12,7 @@ SELECT_JOBS = (
     "SELECT j.id::text, j.job_type_id, d.job_type, j.definition_id::text, d.version, j.shard, j.state, j.priority, "
     "j.created_at, j.user_name, j.params, j.rendered_source, j.attempt, j.retries_used, j.cancelling, j.stop_code, "
     "j.stop_message, j.elapsed_s, j.counting_since, j.started_at, j.finished_at, j.error_code, j.error_message, "
-    "j.ignores_memo FROM jobs j JOIN definitions d ON d.id = j.definition_id"
+    "j.ignores_memo, j.labels, j.scheduled_at FROM jobs j JOIN definitions d ON d.id = j.definition_id"
 )
 _LIVE = "j.state IN ('READY', 'EXECUTING', 'PAUSED', 'MANUAL_APPROVAL_REQUIRED')"
 #: Paused by the manager before any claim: no queen's business.

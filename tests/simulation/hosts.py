@@ -20,6 +20,7 @@ from formicary.ids import AntId, Incarnation, JobId, QueenId
 from formicary.queen.registry import AntRegistry
 from formicary.queen.scheduler.scheduler import Scheduler
 from formicary.queen.supervisor.supervisor import Supervisor, SupervisorConfig, SupervisorStores
+from formicary.queen.watch import News
 from formicary.store.rows import JobRecord, NewJob
 from tests.simulation.broker import SimBroker
 from tests.simulation.loop import Life, Process, ProcessClock
@@ -251,7 +252,7 @@ class _Endings:
     def __init__(self, host: QueenHost) -> None:
         self._host = host
 
-    def ended_many(self, job_ids: Sequence[JobId]) -> None:
+    def ended_many(self, job_ids: Sequence[JobId], news: News) -> None:
         if self._host.scheduler is not None:
             self._host.scheduler.wake()
 

@@ -17,6 +17,7 @@ from formicary.queen.supervisor.commands import Commands
 from formicary.queen.supervisor.live import LiveShard
 from formicary.queen.supervisor.loop import HotLoop
 from formicary.queen.supervisor.program import Programs
+from formicary.queen.watch import News
 from formicary.service import Service
 from formicary.store.rows import NewJob
 from tests.simulation.database import MemoryDatabase
@@ -57,7 +58,7 @@ class Owner:
 
 
 class _Nobody:
-    def ended_many(self, job_ids: Sequence[JobId]) -> None:
+    def ended_many(self, job_ids: Sequence[JobId], news: News) -> None:
         """Is told for nothing."""
 
 

@@ -158,18 +158,15 @@ class Manager:
             NotFoundError: there is none of this id.
         """
         known_id = checked_id(job_id)
-        seen: list[StoredJob] = []
 
-        async def has_ended() -> bool:
+        async def look() -> StoredJob | None:
             if self._around.waits.is_live(known_id):
-                return False
-            stored = await self._stores.jobs.get_with_tasks(known_id, only_if_ended=True)
-            seen[:] = [_found(known_id, stored)]
-            return seen[0].view.state in TERMINAL_JOB_STATES
+                return None
+            stored = _found(known_id, await self._stores.jobs.get_with_tasks(known_id, only_if_ended=True))
+            return stored if stored.view.state in TERMINAL_JOB_STATES else None
 
-        if not await self._around.watch.wait(known_id, timeout_s, has_ended):
-            return await self.job(known_id)
-        return await self._with_tasks(seen[0])
+        ended = await self._around.watch.wait(known_id, timeout_s, look)
+        return await (self.job(known_id) if ended is None else self._with_tasks(ended))
 
     async def has_ended(self, job_id: str) -> bool:
         """Returns whether the job is in a terminal state."""
@@ -284,13 +281,13 @@ class Manager:
         return command_id
 
     async def _carried_out(self, kind: str, job_id: JobId, command_id: int) -> None:
-        async def is_done() -> bool:
+        async def look() -> bool | None:
             outcome = await self._stores.commands.outcome(command_id)
             if outcome.refusal is not None:
                 raise ConflictError(f"cannot {kind} job {job_id}: {outcome.refusal}")
-            return outcome.is_done
+            return outcome.is_done or None
 
-        await self._around.watch.wait(job_id, RESTART_WAIT_S, is_done)
+        await self._around.watch.wait(job_id, RESTART_WAIT_S, look)
 
     def _announce(self, kind: str, job_id: JobId) -> None:
         if kind == commands.CANCEL:

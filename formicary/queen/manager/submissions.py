@@ -91,6 +91,8 @@ class Draft(NamedTuple):
             finished_at=None,
             error_code=None,
             error_message=None,
+            labels=row.labels,
+            scheduled_at=row.scheduled_at,
         )
 
 

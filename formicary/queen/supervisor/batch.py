@@ -10,7 +10,16 @@ import msgspec
 from formicary.bus import Outgoing
 from formicary.ids import JobId
 from formicary.queen.supervisor.live import LiveJob, LiveShard, Receipt
-from formicary.queen.supervisor.rows import artifact_rows, attempt_row, job_row, storable, task_changes, task_row
+from formicary.queen.supervisor.rows import (
+    artifact_rows,
+    attempt_row,
+    job_row,
+    storable,
+    stored_end,
+    task_changes,
+    task_row,
+)
+from formicary.store.jobs import StoredJob
 from formicary.store.rows import (
     ArtifactRow,
     AttemptRow,
@@ -148,6 +157,11 @@ class Batch:
             leader_epoch=self.leader_epoch,
             running_deltas=self.running_deltas(),
         )
+
+    def ended_job(self, job_id: JobId) -> StoredJob | None:
+        """Returns a job as this batch ended it, if it did; to be asked once it is committed."""
+        found = next((live for live in self.jobs if live.id == job_id), None)
+        return stored_end(found) if found is not None and not found.is_void else None
 
     def running_deltas(self, only: Collection[JobId] | None = None) -> dict[int, int]:
         """Returns by how much the running counts change, per job type id; of the jobs named only, if any are."""

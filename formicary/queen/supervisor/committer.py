@@ -17,6 +17,7 @@ from formicary.metrics import COMMIT_SECONDS
 from formicary.queen.supervisor.batch import Batch, job_ids_of, rows_of
 from formicary.queen.supervisor.counting import count_committed, count_sent
 from formicary.queen.supervisor.live import AttemptKey, LiveJob, LiveShard
+from formicary.queen.watch import News
 from formicary.store.errors import ClaimConflictError, DataRefusedError, FencedError, NotCommittedError
 from formicary.store.journal import Journal
 from formicary.store.rows import JournalBatch, ShardMark
@@ -55,7 +56,7 @@ class Committer:
         bus: Bus,
         clock: Clock,
         failures: Failures,
-        ended: Callable[[list[JobId]], None],
+        ended: Callable[[list[JobId], News], None],
         claimed: Callable[[Iterable[LiveJob]], None],
     ) -> None:
         self._journal = journal
@@ -97,7 +98,7 @@ class Committer:
         self._claimed(batch.claims)
         _note_positions(batch, written)
         if batch.ended:
-            self._ended(batch.ended)
+            self._ended(batch.ended, batch.ended_job)
         if batch.outgoing or batch.waiters:
             await self._publishing.put((batch.outgoing, batch.waiters))
 

@@ -27,6 +27,7 @@ from formicary.queen.supervisor.intake import Intake
 from formicary.queen.supervisor.live import AttemptKey, LiveJob, LiveShard
 from formicary.queen.supervisor.program import Programs
 from formicary.queen.supervisor.timers import Wake
+from formicary.queen.watch import News
 from formicary.service import Service
 from formicary.states.inputs import DelayElapsed, JobTimedOut
 from formicary.store.journal import Journal
@@ -45,7 +46,7 @@ Work = Callable[[datetime], None]
 class JobEndings(Protocol):
     """Is told which jobs ended, after the commit."""
 
-    def ended_many(self, job_ids: Sequence[JobId]) -> None:
+    def ended_many(self, job_ids: Sequence[JobId], news: News) -> None:
         """These jobs are terminal, or PENDING again."""
         ...
 

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from formicary.ids import Incarnation, JobId
-from formicary.model.jobs import ArtifactRef, CacheRecord, ReusedFrom
-from formicary.model.states import JobState, TaskState
+from formicary.model.jobs import ArtifactRef, CacheRecord, JobView, ReusedFrom
+from formicary.model.states import TERMINAL_JOB_STATES, JobState, TaskState
 from formicary.states.cells import JobCell, Left, TaskCell
+from formicary.store.jobs import StoredJob
 from formicary.store.rows import ArtifactRow, AttemptRow, HistoryRow, JobRecord, JobRow, TaskRow
 
 if TYPE_CHECKING:
     from formicary.queen.supervisor.live import LiveJob
 
 _encode = msgspec.json.Encoder().encode
-_decode_outputs = msgspec.json.Decoder(dict).decode
+_decode_object = msgspec.json.Decoder(dict).decode
 _decode_cache = msgspec.json.Decoder(CacheRecord).decode
 _decode_reused = msgspec.json.Decoder(ReusedFrom).decode
 _decode_artifacts = msgspec.json.Decoder(tuple[ArtifactRef, ...]).decode
@@ -86,6 +87,38 @@ def artifact_rows(job_id: JobId, left: Iterable[Left]) -> Iterator[ArtifactRow]:
     for task_no, attempt, artifacts in left:
         for ref in artifacts:
             yield ArtifactRow(job_id, task_no, attempt, ref.name, ref.sha256, ref.size_bytes, ref.expires_at)
+
+
+def stored_end(live: "LiveJob") -> StoredJob | None:
+    """Returns a job that has ended as it is stored, with its tasks; None where it goes on."""
+    record, cell = live.record, live.run.job
+    if cell.state not in TERMINAL_JOB_STATES:
+        return None
+    view = JobView(
+        id=record.id,
+        job_type=record.job_type,
+        version=record.version,
+        state=cell.state,
+        error_code=cell.error_code,
+        error_message=storable(cell.error_message),
+        attempt=cell.attempt,
+        params=_decode_object(record.params),
+        priority=record.priority,
+        labels=_decode_object(record.labels),
+        created_at=record.created_at,
+        scheduled_at=record.scheduled_at,
+        started_at=cell.started_at,
+        finished_at=cell.finished_at,
+        retries_used=cell.retries_used,
+        cancelling=cell.cancelling,
+    )
+    return StoredJob(
+        view=view,
+        definition_id=record.definition_id,
+        shard=record.shard,
+        rendered_source=record.rendered_source,
+        tasks=[task_row(record.id, task) for task in live.run.tasks if task.state != TaskState.PENDING or task.attempt],
+    )
 
 
 def task_changes(live: "LiveJob", now: datetime) -> list[HistoryRow]:
@@ -177,7 +210,7 @@ def _fill(cell: TaskCell, row: TaskRow) -> None:
     cell.exit_code = row.exit_code
     cell.error_code = row.error_code
     cell.error_message = row.error_message
-    cell.outputs = _decode_outputs(row.outputs) if row.outputs else None
+    cell.outputs = _decode_object(row.outputs) if row.outputs else None
     cell.artifacts = _decode_artifacts(row.artifacts) if row.artifacts else ()
     cell.cache = _decode_cache(row.cache) if row.cache else None
     cell.memo = row.memo

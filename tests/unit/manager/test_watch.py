@@ -1,9 +1,20 @@
 """Waiting for a job's end."""
 
 import asyncio
+from datetime import UTC, datetime
 
-from formicary.ids import new_job_id
+from formicary.ids import JobId, new_job_id
+from formicary.model.jobs import JobView
+from formicary.model.states import JobState
 from formicary.queen.watch import JobWatch
+from formicary.store.jobs import StoredJob
+
+ENDED = StoredJob(
+    view=JobView(id=new_job_id(), job_type="t", version=1, state=JobState.COMPLETED, created_at=datetime.now(UTC)),
+    definition_id="d",
+    shard=0,
+    rendered_source=None,
+)
 
 
 class Row:
@@ -13,9 +24,9 @@ class Row:
         self.has_ended = False
         self.look_count = 0
 
-    async def look(self) -> bool:
+    async def look(self) -> StoredJob | None:
         self.look_count += 1
-        return self.has_ended
+        return ENDED if self.has_ended else None
 
 
 async def test_an_ended_job_is_not_waited_for() -> None:
@@ -38,11 +49,26 @@ async def test_a_signal_ends_the_wait_before_the_next_look() -> None:
     assert row.look_count == 2
 
 
+async def test_a_signal_that_says_how_the_job_ended_needs_no_other_look() -> None:
+    watch, row, job_id, asked = JobWatch(), Row(), new_job_id(), []
+    waiting = asyncio.create_task(watch.wait(job_id, 60, row.look))
+    await asyncio.sleep(0)
+
+    def news(ended: JobId) -> StoredJob:
+        asked.append(ended)
+        return ENDED
+
+    watch.ended_many([new_job_id(), job_id], news)
+
+    assert await waiting is ENDED
+    assert (row.look_count, asked) == (1, [job_id])
+
+
 async def test_an_end_while_the_row_is_read_is_not_missed() -> None:
     watch, job_id = JobWatch(), new_job_id()
-    answers = iter([False, True])
+    answers = iter([None, ENDED])
 
-    async def look() -> bool:
+    async def look() -> StoredJob | None:
         answer = next(answers)
         watch.ended(job_id)
         return answer
