@@ -198,19 +198,37 @@ class Pod:
 
     async def remove(self) -> None:
         """Kills and removes everything, now or as soon as the engine is there again; safe twice."""
-        if self._making:
-            await asyncio.wait(set(self._making))
-        containers, network = self._containers, self._network
+        containers, network = await self._taken()
         if not containers and network is None:
             return
-        self._containers, self._network = [], None
         try:
             await remove_all(self._engine, containers, network)
         except EngineError:
-            self._tools.reaper.owe(containers, network)
+            self._owe(containers, network)
             return
         if self._is_admitted:
             await self._attempt.guard.dismiss()
+
+    async def leave(self) -> None:
+        """Has what is dead removed in the background; where services may run still, removes everything."""
+        if self._spec.services:
+            await self.remove()
+            return
+        containers, network = await self._taken()
+        if containers:
+            self._owe(containers, network)
+
+    def _owe(self, containers: list[str], network: str | None) -> None:
+        dismiss = self._attempt.guard.dismiss if self._is_admitted else None
+        self._tools.reaper.owe(containers, network, dismiss)
+
+    async def _taken(self) -> tuple[list[str], str | None]:
+        """Returns what is to be removed, once; all of it has been made by then."""
+        if self._making:
+            await asyncio.wait(set(self._making))
+        containers, network = self._containers, self._network
+        self._containers, self._network = [], None
+        return containers, network
 
     async def note(self, text: str) -> None:
         """Adds a line of ours to the attempt's log."""

@@ -7,7 +7,7 @@ margin only, whoever made them: any ant on the engine removes them then.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,9 +16,12 @@ from executors.docker.errors import EngineError, EngineRefusedError
 from executors.docker.manifest import LIMIT_LABEL
 
 Json = Any  # a JSON value
+Dismiss = Callable[[], Awaitable[None]]
 
 #: From one sweep to the next, in seconds.
 SWEEP_EVERY_S = 300.0
+#: How long a close waits for what is being removed, in seconds.
+_CLOSE_LIMIT_S = 10.0
 #: How soon what could not be removed is tried again, in seconds.
 _RETRY_S = 2.0
 
@@ -37,23 +40,27 @@ class Reaper:
             self._sweeping = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Stops; what is owed stays for the sweep of another ant. Safe twice and before ``start``."""
+        """Stops, after what is being removed; the rest is for another ant's sweep. Safe twice and before ``start``."""
+        if self._owed:
+            await asyncio.wait(set(self._owed.values()), timeout=_CLOSE_LIMIT_S)
         tasks = [*self._owed.values(), *([self._sweeping] if self._sweeping else [])]
         self._sweeping = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def owe(self, containers: list[str], network: str | None) -> None:
-        """Removes these as soon as the engine is there again."""
+    def owe(self, containers: list[str], network: str | None, dismiss: Dismiss | None) -> None:
+        """Removes these in the background, now or as soon as the engine is there again; then calls ``dismiss``."""
         key = f"{network} {' '.join(containers)}"
-        self._owed[key] = asyncio.create_task(self._pay(key, containers, network))
+        self._owed[key] = asyncio.create_task(self._pay(key, containers, network, dismiss))
 
-    async def _pay(self, key: str, containers: list[str], network: str | None) -> None:
+    async def _pay(self, key: str, containers: list[str], network: str | None, dismiss: Dismiss | None) -> None:
         try:
             while True:
                 with contextlib.suppress(EngineError):
                     await remove_all(self._engine, containers, network)
+                    if dismiss is not None:
+                        await dismiss()
                     return
                 await asyncio.sleep(_RETRY_S)
         finally:

@@ -236,9 +236,12 @@ class DockerRun:
         await self._pod.collect(paths, with_results=with_results)
 
     async def remove(self) -> None:
-        """Ends and removes everything; safe twice."""
+        """Ends everything and has it removed; safe twice."""
         await self.stop(0, Reason.CANCELLED)
-        await self._pod.remove()
+        if self._is_main_over:
+            await self._pod.leave()
+        else:
+            await self._pod.remove()
 
 
 def _exited(code: int, more: str) -> Outcome:

@@ -10,7 +10,7 @@ from executors.errors import ImageError, SpecRefusedError, StartFailedError
 from executors.specs import EmptyDirSpec, VolumeSpec
 from executors.testing import CollectingSink, RecordingGuard
 from tests.engines import TestEngine, needs_engine
-from tests.integration.docker.conftest import Bench, MakeBench, spec
+from tests.integration.docker.conftest import Bench, MakeBench, spec, until
 
 pytestmark = [needs_engine, pytest.mark.usefixtures("leaves_nothing")]
 
@@ -161,6 +161,7 @@ async def test_the_warden_is_told_when_everything_is_gone(bench: Bench) -> None:
     guard = RecordingGuard()
     docker = spec("true")
     await bench.run(docker, attempt=bench.attempt(docker, guard))
+    await bench.executor.close()
 
     assert (guard.admitted_count, guard.dismissed_count) == (1, 1)
 
@@ -172,6 +173,7 @@ async def test_named_volumes_outlive_an_attempt_and_others_do_not(bench: Bench, 
         await bench.run(spec("touch /kept/a /fresh/a", container={"volumes": (kept, fresh)}))
         ended = await bench.run(spec("ls /kept /fresh", container={"volumes": (kept, fresh)}))
     finally:
+        await bench.executor.close()
         engine.call("DELETE", "/volumes/formicary-test")
 
     assert ended.text == "/fresh:\n\n/kept:\na\n"
@@ -188,6 +190,7 @@ async def test_a_folder_in_memory_has_its_size_and_a_read_only_volume_takes_noth
     try:
         ended = await bench.run(spec(script, container={"volumes": (small, shut)}))
     finally:
+        await bench.executor.close()
         engine.call("DELETE", "/volumes/formicary-shut")
 
     assert ended.text == "1024\nshut\n"
@@ -275,4 +278,4 @@ async def test_fifty_containers_at_once_all_end_well(bench: Bench, engine: TestE
         ended = await asyncio.gather(*(bench.run(spec(f"echo {number}")) for number in range(50)))
 
     assert [each.text for each in ended] == [f"{number}\n" for number in range(50)]
-    assert engine.containers() == []
+    await until(lambda: engine.containers() == [])
