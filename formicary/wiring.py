@@ -226,6 +226,7 @@ class _Foundation:
                 commands=stores.commands,
                 definitions=stores.definitions,
                 memos=MemoStore(database),
+                housekeeping=retention,
             ),
             registry,
             self._clock,

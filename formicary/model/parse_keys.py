@@ -240,6 +240,7 @@ ALL_METHOD_KEYS: dict[str, dict[str, Key]] = {
     "KUBERNETES": KUBERNETES_KEYS,
     "WEBSOCKET": _WEBSOCKET_KEYS,
     "MESSAGING": _MESSAGING_KEYS,
+    "EXPIRE_ARTIFACTS": {},
     "DUMMY": _DUMMY_KEYS,
 }
 METHOD_DESCRIPTIONS = {
@@ -250,6 +251,7 @@ METHOD_DESCRIPTIONS = {
     "KUBERNETES": "A pod of a cluster.",
     "WEBSOCKET": "Work for a remote worker that connected to an ant.",
     "MESSAGING": "A request to another service over the message broker, and its reply.",
+    "EXPIRE_ARTIFACTS": "The queen deletes the artifacts whose time has come.",
     "DUMMY": "Pretended work, for tests.",
 }
 RESERVED_METHODS = frozenset(
@@ -258,7 +260,6 @@ RESERVED_METHODS = frozenset(
         "FORK_JOB",
         "AWAIT_FORKED_JOB",
         "MANUAL",
-        "EXPIRE_ARTIFACTS",
         "FAN_OUT_JOB",
     ]
 )

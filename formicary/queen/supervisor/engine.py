@@ -38,6 +38,13 @@ from formicary.states.inputs import Input, TaskExcepted, TaskRefused
 log = structlog.get_logger(__name__)
 
 
+class Chore(NamedTuple):
+    """A runnable task that the queen does itself."""
+
+    live: LiveJob
+    task_no: int
+
+
 class MemoAsk(NamedTuple):
     """A runnable task that may not have to run, and what the result of a run with equal inputs is kept under."""
 
@@ -66,6 +73,9 @@ class Engine:
         self.explained: list[LiveJob] = []
         #: When an ant that declined may be asked again, though nothing else happens (boot time).
         self.retry_at: float | None = None
+        #: What ``chores.py`` shall do, and that there is something.
+        self.chores: list[Chore] = []
+        self.chores_asked = asyncio.Event()
         #: What ``memos.py`` shall look for, and that there is something.
         self.asks: list[MemoAsk] = []
         self.asked = asyncio.Event()
@@ -154,6 +164,10 @@ class Engine:
                 return refusal(task_no, error, now)
             if excepted:
                 return TaskExcepted(task_no=task_no, at=now)
+        if live.program.tasks[task_no].is_chore:
+            self.chores.append(Chore(live, task_no))
+            self.chores_asked.set()
+            return None
         if live.program.tasks[task_no].has_memo and live.run.is_waiting(task_no):
             return self._ask_memo(live, task_no)
         self.ready.add(live, task_no)

@@ -21,6 +21,8 @@ CACHE_SIZE = 256
 CACHE_TASKS = 200_000
 #: Sources of more characters are compiled in a thread: it takes some 300 µs a task, and leases must be renewed.
 LARGE_SOURCE = 100_000
+#: What no ant does, but the queen itself.
+CHORE_METHOD = "EXPIRE_ARTIFACTS"
 #: The largest order that a dispatch carries.
 MAX_ORDER_BYTES = 512 * 1024
 
@@ -32,7 +34,16 @@ FetchRecord = Callable[[str], Awaitable[DefinitionRecord | None]]
 class TaskProgram:
     """One task of a program. ``constant_order`` is the encoded order where no template and no artifact enters it."""
 
-    __slots__ = ("compiled", "constant_order", "definition", "fetch_numbers", "has_except", "has_memo", "requirement")
+    __slots__ = (
+        "compiled",
+        "constant_order",
+        "definition",
+        "fetch_numbers",
+        "has_except",
+        "has_memo",
+        "is_chore",
+        "requirement",
+    )
 
     def __init__(self, job: JobDefinition, task: TaskDefinition, numbers: Mapping[str, int]) -> None:
         self.definition = task
@@ -41,6 +52,7 @@ class TaskProgram:
         self.fetch_numbers = tuple(numbers[name] for name in task.dependencies)
         self.has_except = task.except_ is not None
         self.has_memo = task.memoize is not None
+        self.is_chore = task.method == CHORE_METHOD
         is_constant = self.compiled.is_constant and not self.fetch_numbers
         self.constant_order = encode_order(job.job_type, task, self.compiled.constant, ()) if is_constant else None
 

@@ -21,6 +21,7 @@ from formicary.queen.leases import LeaseKeeper
 from formicary.queen.registry import AntRegistry
 from formicary.queen.supervisor.ants import AntDesk
 from formicary.queen.supervisor.balance import recall_waiting
+from formicary.queen.supervisor.chores import Chores, Housekeeping
 from formicary.queen.supervisor.commands import Commands
 from formicary.queen.supervisor.counting import measure
 from formicary.queen.supervisor.launching import Launching
@@ -60,6 +61,7 @@ class SupervisorStores(msgspec.Struct, frozen=True, kw_only=True):
     commands: CommandStore
     definitions: DefinitionStore
     memos: MemoStore
+    housekeeping: Housekeeping | None = None
 
 
 class SupervisorConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +115,7 @@ class Supervisor(Service):
         self.on_released: Callable[[], None] = lambda: None
         self.commands = Commands(stores.commands, stores.shards, self._programs, self.loop, clock)
         self._memos = Memos(stores.memos, self.loop, clock)
+        self._chores = Chores(stores.housekeeping, self.loop, clock, config.queen_id)
         self._logs = ShardLogs(bus, clock, self.loop)
         self._readers: dict[int, list[asyncio.Task[None]]] = {}
         #: The newest life of each shard in this process.
@@ -130,6 +133,7 @@ class Supervisor(Service):
                 self._group.create_task(self.keeper.run())
                 self._group.create_task(self.commands.run())
                 self._group.create_task(self._memos.run())
+                self._group.create_task(self._chores.run())
                 self._group.create_task(self._tick())
                 self._group.create_task(self._launching.run())
                 self._group.create_task(self._even_out())

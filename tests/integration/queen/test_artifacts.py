@@ -116,6 +116,20 @@ async def let_expire(colony: Any, job_id: str) -> None:
     await colony.until(job_id, lambda job: job.tasks[0].artifacts[0].is_expired)
 
 
+async def test_a_task_lets_the_queen_expire_artifacts_at_once(colony: Any) -> None:
+    job = await colony.run(definition("at-once", "expires_after: 1ms"))
+    tidy = await colony.run("""
+job_type: tidy
+tasks:
+  - {task_type: expire, method: EXPIRE_ARTIFACTS}
+  - {task_type: tell, method: SHELL, dependencies: [expire], script: ["echo {{ tasks.expire.outputs.expired_count }}"]}
+""")
+    assert tidy.state is JobState.COMPLETED, tidy
+    assert (tidy.tasks[0].attempt, tidy.tasks[0].ant_id, tidy.tasks[0].exit_code) == (1, "up", 0)
+    assert set(tidy.tasks[0].outputs) == {"expired_count", "deleted_count"}
+    assert (await colony.manager.job(job.id)).tasks[0].artifacts[0].is_expired
+
+
 async def test_nothing_is_swept_where_another_colony_uses_the_store(tidy_colony: Any, store: LocalStore) -> None:
     await Blobs(store).mark("colonies/another")
     job = await tidy_colony.run(definition("sharing", "expires_after: 10ms"))
