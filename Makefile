@@ -19,16 +19,20 @@ BROKER ?= redis
 # The shell counts in a variable SECONDS too: what it passed on is not meant.
 CHAOS_SECONDS := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60)
 
-.PHONY: help demo test lint bench chaos clean
+.PHONY: help demo test test-kubernetes lint bench chaos clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## run the ETL example here and say where its result lies
 	@$(BIN)/python docs/examples/demo.py
 
 test: lint ## everything that must pass: lint, types, import rules, tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-kubernetes: $(VENV)/.installed-dev ## KUBERNETES, against a real cluster that is built, started and ended; needs root
+	scripts/servers.d/kubernetes/build.sh
+	$(BIN)/python -m pytest tests/integration/kubernetes tests/unit/kubernetes $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## style, types and import rules
 	$(BIN)/ruff check .

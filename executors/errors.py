@@ -4,8 +4,10 @@ ExecutorError
 ├── SpecRefusedError        this spec can never run here (the attempt fails, ``ERR_VALIDATION``)
 ├── StartFailedError        the run could not be started (``ERR_EXECUTOR``; retries apply)
 │   ├── ImageError          its image cannot be had or run (``ERR_IMAGE``; retries apply)
-│   └── ServiceError        a service beside it did not get ready (``ERR_SERVICE``; retries apply)
+│   ├── ServiceError        a service beside it did not get ready (``ERR_SERVICE``; retries apply)
+│   └── UnschedulableError  no machine takes it (``ERR_UNSCHEDULABLE``; retries apply)
 ├── ExecutorLostError       the run's fate is unknown (``ERR_EXECUTOR``; retries apply)
+│   └── EvictedError        it was taken from where it ran (``ERR_EVICTED``; retries apply)
 ├── CollectFailedError      what the run left cannot be had (``ERR_ARTIFACT``; retries apply)
 └── UnknownMethodError      no executor for this method here
 """
@@ -39,8 +41,20 @@ class ServiceError(StartFailedError):
     code = "ERR_SERVICE"
 
 
+class UnschedulableError(StartFailedError):
+    """No machine has room for the run, or is one that it may run on."""
+
+    code = "ERR_UNSCHEDULABLE"
+
+
 class ExecutorLostError(ExecutorError):
     """The connection to what runs the task was lost."""
+
+
+class EvictedError(ExecutorLostError):
+    """The run was taken from the machine it ran on, by none of its own doing."""
+
+    code = "ERR_EVICTED"
 
 
 class CollectFailedError(ExecutorError):

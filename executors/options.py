@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from executors.exchange import Exchange
+from executors.kubernetes.options import KubernetesOptions
 from executors.specs import Limits
 
 
@@ -51,6 +52,7 @@ class ExecutorOptions:
         docker_logins: The file that ``docker login`` writes.
         docker_patience_s: How long an engine that went away may take to come back while containers run.
         docker_progress_s: How often the log says how far the pull of an image is.
+        kubernetes: Settings of KUBERNETES.
     """
 
     python_paths: tuple[Path, ...] = ()
@@ -82,3 +84,4 @@ class ExecutorOptions:
     docker_logins: Path = field(default_factory=_default_logins)
     docker_patience_s: float = 30.0
     docker_progress_s: float = 5.0
+    kubernetes: KubernetesOptions = field(default_factory=KubernetesOptions)

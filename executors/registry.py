@@ -56,6 +56,12 @@ def _make_docker(options: ExecutorOptions) -> Executor:
     return DockerExecutor(options)
 
 
+def _make_kubernetes(options: ExecutorOptions) -> Executor:
+    from executors.kubernetes.executor import KubernetesExecutor
+
+    return KubernetesExecutor(options)
+
+
 _Factory = Callable[[ExecutorOptions], Executor]
 _FACTORIES: dict[str, _Factory] = {
     "SHELL": _make_shell,
@@ -64,6 +70,7 @@ _FACTORIES: dict[str, _Factory] = {
     "WEBSOCKET": _make_websocket,
     "MESSAGING": _make_messaging,
     "DOCKER": _make_docker,
+    "KUBERNETES": _make_kubernetes,
     "DUMMY": _make_dummy,
 }
 

@@ -170,8 +170,44 @@ class DockerSpec(msgspec.Struct, frozen=True, kw_only=True, tag="DOCKER", omit_d
     environment: dict[str, str] = {}
 
 
+class TolerationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A taint that the pod puts up with. Without ``value`` any value of ``key``; without ``key`` every taint."""
+
+    key: str = ""
+    value: str = ""
+    effect: str = ""
+    for_s: float | None = msgspec.field(default=None, name="for")
+
+
+class EnvironmentSourceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Variables from exactly one of ``config_map`` and ``secret``, each with ``prefix`` in front of its name."""
+
+    config_map: str = ""
+    secret: str = ""
+    prefix: str = ""
+    optional: bool = False
+
+
+class SecuritySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the processes of the pod may do and as whom they run; None and empty: the cluster's default."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool = False
+    fs_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
+    read_only_root_filesystem: bool = False
+    allow_privilege_escalation: bool = False
+    add_capabilities: tuple[str, ...] = ()
+    drop_capabilities: tuple[str, ...] = ()
+
+
 class KubernetesSpec(msgspec.Struct, frozen=True, kw_only=True, tag="KUBERNETES", omit_defaults=True):
-    """A pod of a cluster: the main container, with services beside it. The lines are those of ``ShellSpec``."""
+    """A pod of a cluster: the main container, with services beside it. The lines are those of ``ShellSpec``.
+
+    ``affinity`` is written as in the cluster's own manifests. ``schedule_timeout_s`` is how long the pod may wait for a
+    node; None: as long as the ant says.
+    """
 
     container: ContainerSpec
     services: tuple[ServiceSpec, ...] = ()
@@ -179,6 +215,18 @@ class KubernetesSpec(msgspec.Struct, frozen=True, kw_only=True, tag="KUBERNETES"
     before_script: tuple[str, ...] = ()
     after_script: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    env_from: tuple[EnvironmentSourceSpec, ...] = ()
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[TolerationSpec, ...] = ()
+    affinity: dict[str, Json] = {}
+    pod_labels: dict[str, str] = {}
+    pod_annotations: dict[str, str] = {}
+    service_account: str = ""
+    image_pull_secrets: tuple[str, ...] = ()
+    host_network: bool = False
+    priority_class: str = ""
+    security_context: SecuritySpec | None = None
+    schedule_timeout_s: float | None = msgspec.field(default=None, name="schedule_timeout")
 
 
 class MessagingSpec(msgspec.Struct, frozen=True, kw_only=True, tag="MESSAGING", omit_defaults=True):

@@ -1,18 +1,32 @@
 """What flags and settings say about an ant and its executors."""
 
+import hashlib
 import os
+import socket
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from brokers.base import Capabilities
 from executors.docker.address import engine_url, has_engine
+from executors.kubernetes.options import KubernetesOptions
 from executors.options import ExecutorOptions
+from executors.quantities import parse_cpu, parse_size
 from formicary.ant.config import AntConfig
 from formicary.errors import InvalidInputError
 from formicary.ids import AntId
 from formicary.model.parse_limits import parse_limits
 from formicary.settings import Settings, split_listen
+
+_BOUNDS: dict[str, Callable[[str], float]] = {
+    "cpu_min": parse_cpu,
+    "cpu_max": parse_cpu,
+    "memory_min": parse_size,
+    "memory_max": parse_size,
+}
 
 
 class AntOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +60,7 @@ def executor_options(settings: Settings, options: AntOptions, folder: Path) -> E
         workers_origins=settings.workers_origins,
         docker_privileged=settings.docker_privileged,
         docker_host_paths=tuple(map(Path, settings.docker_host_paths)),
+        kubernetes=_kubernetes(settings, folder),
     )
 
 
@@ -79,6 +94,40 @@ def engine_of(options: AntOptions) -> str | None:
     """Returns where the containers of an ant run, or None where it runs none."""
     offers = has_engine(None) if options.methods is None else "DOCKER" in options.methods
     return engine_url(None) if offers else None
+
+
+def _kubernetes(settings: Settings, folder: Path) -> KubernetesOptions:
+    options = KubernetesOptions(
+        namespace=settings.kubernetes_namespace,
+        owner=_owner(folder),
+        allow_privileged=settings.kubernetes_allow_privileged,
+    )
+    return replace(options, **_bounds(settings.kubernetes_resources))
+
+
+def _owner(folder: Path) -> str:
+    """Returns what names an ant of this machine, the same after its restart and no other ant's."""
+    place = f"{socket.gethostname()}:{folder}"
+    return hashlib.sha256(place.encode()).hexdigest()[:20]
+
+
+def _bounds(text: str) -> dict[str, Any]:
+    """Returns the bounds of containers by name.
+
+    Raises:
+        InvalidInputError: names the bound that is wrong.
+    """
+    bounds: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name not in _BOUNDS:
+            raise InvalidInputError(f"FORMICARY_KUBERNETES_RESOURCES: {name!r} is none of {', '.join(_BOUNDS)}")
+        try:
+            _BOUNDS[name](value)
+        except ValueError as error:
+            raise InvalidInputError(f"FORMICARY_KUBERNETES_RESOURCES: {name}: {error}") from error
+        bounds[name] = value
+    return bounds
 
 
 def default_slots() -> int:

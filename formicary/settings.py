@@ -46,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers_origins: tuple[str, ...] = ()
     docker_privileged: bool = False
     docker_host_paths: tuple[str, ...] = ()
+    kubernetes_namespace: str = ""
+    kubernetes_resources: str = ""
+    kubernetes_allow_privileged: bool = False
     log_level: str = "info"
     log_format: str | None = None
 
@@ -305,6 +308,19 @@ VARIABLES = (
         "FORMICARY_DOCKER_PRIVILEGED", "docker_privileged", _flag, "whether containers may have all rights and devices"
     ),
     Variable("FORMICARY_DOCKER_HOST_PATHS", "docker_host_paths", _paths, "folders that containers may mount, a:b"),
+    Variable("FORMICARY_KUBERNETES_NAMESPACE", "kubernetes_namespace", str, "where pods of tasks are made"),
+    Variable(
+        "FORMICARY_KUBERNETES_RESOURCES",
+        "kubernetes_resources",
+        str,
+        "bounds of a pod's container, such as cpu_min=100m,cpu_max=4,memory_min=64Mi,memory_max=8Gi",
+    ),
+    Variable(
+        "FORMICARY_KUBERNETES_ALLOW_PRIVILEGED",
+        "kubernetes_allow_privileged",
+        _flag,
+        "whether pods may have rights on their node",
+    ),
     Variable("FORMICARY_LOG_LEVEL", "log_level", _one_of(_LOG_LEVELS), "least level that is logged"),
     Variable("FORMICARY_LOG_FORMAT", "log_format", _one_of(_LOG_FORMATS), "console or json; unset: by the terminal"),
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from executors.specs import HTTP_METHODS
 from formicary.model.definition import ArtifactWhen, Special
-from formicary.model.parse_containers import DOCKER_KEYS, KUBERNETES_KEYS
+from formicary.model.parse_containers import DOCKER_KEYS
 from formicary.model.parse_kinds import (
     AnyJson,
     Choice,
@@ -22,6 +22,7 @@ from formicary.model.parse_kinds import (
     TextMap,
 )
 from formicary.model.parse_limits import LIMITS
+from formicary.model.parse_pods import KUBERNETES_KEYS
 from formicary.model.parse_problems import Path, Problems
 from formicary.model.parse_yaml import Node
 
@@ -256,7 +257,6 @@ METHOD_DESCRIPTIONS = {
 }
 RESERVED_METHODS = frozenset(
     [
-        "KUBERNETES",
         "FORK_JOB",
         "AWAIT_FORKED_JOB",
         "MANUAL",

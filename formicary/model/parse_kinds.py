@@ -75,7 +75,7 @@ class Text:
         if self.max_length is not None:
             schema["maxLength"] = self.max_length
         if self.pattern is not None:
-            schema["pattern"] = self.pattern
+            schema["pattern"] = rf"{self.pattern}|\{{\{{"  # a template may become anything
         return schema
 
 

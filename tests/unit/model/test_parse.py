@@ -220,7 +220,7 @@ def test_an_error_names_file_place_path_and_the_nearest_word(only_problem: OnlyP
         ("method: PYTHON, function: nothing", "package.module:name"),
         ("method: shell, script: [x]", 'did you mean "SHELL"?'),
         ("method: DOCKER, script: [x]", '"container" is missing'),
-        ("method: KUBERNETES, script: [x], container: {image: x}", "KUBERNETES is not supported yet"),
+        ("method: KUBERNETES, script: [x]", '"container" is missing'),
         ("method: MANUAL", "MANUAL is not supported yet"),
         ("method: FORK_JOB", "FORK_JOB is not supported yet"),
         ("method: DUMMY, fan_out: {source: x}", '"fan_out" is not supported yet'),

@@ -1,0 +1,183 @@
+"""KUBERNETES: the executor, which composes the parts of this folder."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+from executors.base import Attempt, Executor, Outcome, Reason, Run, Sink
+from executors.errors import ExecutorError, SpecRefusedError
+from executors.kubernetes.access import check_access
+from executors.kubernetes.cluster import Cluster
+from executors.kubernetes.collecting import collect
+from executors.kubernetes.errors import ApiRefusedError, ApiUnreachableError
+from executors.kubernetes.labels import left_selector, session_selector
+from executors.kubernetes.manifest import Plan, pod_manifest
+from executors.kubernetes.options import KubernetesOptions
+from executors.kubernetes.run import PodRun
+from executors.kubernetes.starting import Patience
+from executors.kubernetes.watch import PodWatch
+from executors.options import ExecutorOptions
+from executors.specs import KubernetesSpec
+
+Pod = dict[str, Any]  # a pod as the cluster's JSON has it
+
+#: Lines of a broken service's log that its error quotes.
+_QUOTED_LINES: Final = 5
+
+
+class KubernetesExecutor(Executor):
+    """Runs each attempt in a pod of its own.
+
+    All attempts of a task have the same pod name, so that two never run at once, whatever became of the ant that ran
+    the former one. ``cleanup`` returns when the cluster has confirmed that the pod is gone.
+    """
+
+    methods = ("KUBERNETES",)
+    is_elsewhere = True
+
+    def __init__(self, options: ExecutorOptions | None = None) -> None:
+        self._options: KubernetesOptions = (options or ExecutorOptions()).kubernetes
+        self._cluster = Cluster(self._options.namespace, self._options.kubeconfig)
+        self._session = secrets.token_hex(8)
+        self._runs: dict[str, PodRun] = {}
+        self._owner_reference: Mapping[str, str] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._errands: set[asyncio.Task[None]] = set()
+        self._watch = PodWatch(
+            self._cluster,
+            session_selector(self._session),
+            on_pod=self._on_pod,
+            on_gone=self._on_gone,
+            on_listed=self._on_listed,
+        )
+
+    async def check(self) -> None:
+        """Proves that a cluster lets the ant make pods; removes what a former process of its owner left."""
+        await self._cluster.open()
+        await check_access(self._cluster)
+        self._owner_reference = await self._own_pod()
+        if self._options.owner:
+            await self._remove_left()
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch.run(), name="pod watch")
+
+    async def start(self, attempt: Attempt, sink: Sink) -> Run:
+        """Has the pod made; what that needs is waited for in ``wait``."""
+        spec = attempt.spec
+        if not isinstance(spec, KubernetesSpec):
+            raise SpecRefusedError(f"KUBERNETES needs a KubernetesSpec, not {type(spec).__name__}")
+        plan = Plan(
+            attempt=attempt,
+            spec=spec,
+            session=self._session,
+            token=secrets.token_hex(8),
+            mark=secrets.token_hex(16),
+            has_inputs=attempt.folder.is_made,
+            owner_reference=self._owner_reference,
+        )
+        manifest = pod_manifest(plan, self._options)
+        name = manifest["metadata"]["name"]
+        patience = Patience(spec, self._options, lambda service: self._last_words(name, service))
+        run = PodRun(self._cluster, plan, manifest, sink, patience)
+        self._runs[run.name] = run
+        run.begin()
+        return Run(attempt, sink, run)
+
+    async def wait(self, run: Run) -> Outcome:
+        """Returns how the task ended."""
+        pod_run: PodRun = run.handle
+        return await pod_run.ending.wait()
+
+    async def stop(self, run: Run, grace_s: float, reason: Reason) -> None:
+        """Ends the script, or else its pod."""
+        pod_run: PodRun | None = run.handle
+        if pod_run is not None:
+            await pod_run.stop(grace_s, reason)
+
+    async def collect(self, run: Run, paths: Sequence[str], *, with_results: bool) -> None:
+        """Brings what the task left in its container."""
+        await collect(run.handle, paths, with_results=with_results)
+
+    async def cleanup(self, run: Run) -> None:
+        """Removes the pod; returns when the cluster has confirmed it."""
+        pod_run: PodRun | None = run.handle
+        if pod_run is None:
+            return
+        await pod_run.stop(0, Reason.CANCELLED)
+        await pod_run.remove()
+        if self._runs.get(pod_run.name) is pod_run:
+            del self._runs[pod_run.name]
+
+    async def close(self) -> None:
+        """Ends the watch and all connections; what still runs is a later process's to remove."""
+        watching, self._watching = self._watching, None
+        tasks = {*self._errands, *([watching] if watching is not None else [])}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for run in list(self._runs.values()):
+            await run.close()
+        self._runs.clear()
+        await self._cluster.close()
+
+    def _on_pod(self, pod: Pod) -> None:
+        run = self._runs.get(pod["metadata"]["name"])
+        if run is not None and run.is_own(pod):
+            run.update(pod)
+        elif "deletionTimestamp" not in pod["metadata"]:
+            # Made by a request that got no answer, after its attempt had been given up.
+            self._spawn(self._remove(pod))
+
+    def _on_gone(self, pod: Pod) -> None:
+        run = self._runs.get(pod["metadata"]["name"])
+        if run is not None and run.is_own(pod):
+            run.removed(pod)
+
+    def _on_listed(self, names: frozenset[str]) -> None:
+        for run in self._runs.values():
+            if run.is_created and run.name not in names:
+                self._spawn(run.verify())
+
+    def _spawn(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _remove_left(self) -> None:
+        query = [("labelSelector", left_selector(self._options.owner, self._session))]
+        answer = await self._cluster.request("GET", self._cluster.pod_path(), query=query)
+        await asyncio.gather(*(self._remove(pod) for pod in answer.get("items", ())))
+
+    async def _remove(self, pod: Pod) -> None:
+        """Has a pod removed that nobody waits for; its task's next attempt makes sure."""
+        options = {"gracePeriodSeconds": 1, "preconditions": {"uid": pod["metadata"]["uid"]}}
+        try:
+            await self._cluster.request("DELETE", self._cluster.pod_path(pod["metadata"]["name"]), body=options)
+        except (ApiRefusedError, ApiUnreachableError):
+            return
+
+    async def _own_pod(self) -> Mapping[str, str] | None:
+        """Returns the ant's own pod as the owner of those that it makes, where it runs in their namespace."""
+        if not self._cluster.is_inside:
+            return None
+        name = os.environ.get("HOSTNAME") or socket.gethostname()
+        try:
+            pod = await self._cluster.request("GET", self._cluster.pod_path(name))
+        except ExecutorError:
+            return None
+        return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod["metadata"]["uid"]}
+
+    async def _last_words(self, pod: str, container: str) -> str:
+        query = [("container", container), ("tailLines", str(_QUOTED_LINES)), ("limitBytes", "2000")]
+        data = bytearray()
+        try:
+            async with self._cluster.stream(self._cluster.pod_path(pod) + "/log", query=query, idle_s=5) as pieces:
+                async for piece in pieces:
+                    data += piece
+        except (ApiRefusedError, ApiUnreachableError):
+            return ""
+        return data.decode(errors="replace").strip()

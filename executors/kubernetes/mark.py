@@ -1,0 +1,31 @@
+"""What the wrapper says when its script has ended. Pure."""
+
+from dataclasses import dataclass
+
+from executors.base import Outcome
+from executors.kubernetes.status import exit_outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The end of a script, and what it left in the container."""
+
+    exit_code: int
+    has_memory_kills: bool
+    has_outputs: bool
+    has_results: bool
+
+    @classmethod
+    def read(cls, text: str) -> "Mark":
+        """Returns what the line says: exit code, memory kills, ``o`` for outputs and ``r`` for results."""
+        code, kills, results = [*text.split(":"), "", ""][:3]
+        return cls(
+            exit_code=int(code) if code.isdigit() else 255,
+            has_memory_kills=kills.isdigit() and int(kills) > 0,
+            has_outputs="o" in results,
+            has_results="r" in results,
+        )
+
+    def outcome(self) -> Outcome:
+        """Returns the outcome of the attempt."""
+        return exit_outcome(self.exit_code, has_memory_kills=self.has_memory_kills)

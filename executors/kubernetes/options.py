@@ -1,0 +1,34 @@
+"""What an ant may set about its pods."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesOptions:
+    """Settings of KUBERNETES. Sizes and processors are texts as in ``executors.quantities``; empty: not set.
+
+    Attributes:
+        namespace: Where pods are made; empty: the one of the kubeconfig's context, or of the ant's own pod.
+        kubeconfig: The file; empty: ``KUBECONFIG``, else the pod's service account, else ``~/.kube/config``.
+        owner: Whose pods these are, the same after a restart of the ant: what another process of this owner left is
+            removed at the start. Empty: nothing is.
+        allow_privileged: Tasks may be privileged, add capabilities, use the node's network and mount its folders.
+        cpu_min: No container of a task requests less.
+        cpu_max: No container of a task gets more; one that asks for it is refused, one without a limit gets this one.
+        memory_min: As ``cpu_min``.
+        memory_max: As ``cpu_max``.
+        schedule_timeout_s: How long a pod may wait for a node.
+        image_timeout_s: How long an image that cannot be pulled, or anything else that keeps a container from being
+            made, is tried again.
+    """
+
+    namespace: str = ""
+    kubeconfig: str = ""
+    owner: str = ""
+    allow_privileged: bool = False
+    cpu_min: str = ""
+    cpu_max: str = ""
+    memory_min: str = ""
+    memory_max: str = ""
+    schedule_timeout_s: float = 300.0
+    image_timeout_s: float = 60.0

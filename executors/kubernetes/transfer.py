@@ -1,0 +1,136 @@
+"""Files into and out of a running container, as tar streams over exec: that works wherever the image has a tar.
+
+Each transfer can be repeated, and is, when the connection breaks.
+"""
+
+import asyncio
+import tarfile
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import IO, Final, TypeVar
+
+from executors.errors import CollectFailedError, StartFailedError
+from executors.kubernetes.archive import empty, pack, roots, unpack
+from executors.kubernetes.cluster import Cluster
+from executors.kubernetes.errors import ApiRefusedError, ApiUnreachableError
+from executors.kubernetes.exec import CHUNK_BYTES, ExecSession, running
+from executors.kubernetes.manifest import MAIN
+from executors.kubernetes.volumes import HOME_PATH
+
+T = TypeVar("T")
+
+#: Times that a transfer is tried.
+_TRIES: Final = 6
+_MIN_PAUSE_S: Final = 0.2
+#: GNU tar's code for a file that changed while it was read.
+_TAR_CHANGED: Final = 1
+_TAR_WORDS: Final = "the image needs sh, tar and head, and the ant's account the right to exec into pods"
+_INTERRUPT = f"trap '' TERM; kill -USR1 $(cat {HOME_PATH}/pid)"
+_PUT = f'head -c "$1" | tar -xf - -C "$2" && : >{HOME_PATH}/in'
+#: Packs those of some paths that exist.
+_GET = 'cd "$1" || exit 3; shift; for path; do [ -e "$path" ] && set -- "$@" "$path"; shift; done; exec tar -cf - "$@"'
+
+
+class Transfer:
+    """Moves files of one pod's main container."""
+
+    def __init__(self, cluster: Cluster, pod: str) -> None:
+        self._cluster = cluster
+        self._pod = pod
+
+    async def put(self, folder: Path, work_path: str) -> None:
+        """Puts what a folder holds into the container's working directory, and lets the script begin.
+
+        Raises:
+            StartFailedError: it could not be put there.
+        """
+        with tempfile.TemporaryFile(dir=folder.parent) as file:
+            size = await asyncio.to_thread(pack, folder, file)
+            code, words = await _tried(lambda: self._send(file, size, work_path))
+        if code != 0:
+            raise StartFailedError(f"the task's inputs cannot be put into the container ({words}); {_TAR_WORDS}")
+
+    async def get(self, path: str, names: Sequence[str], folder: Path, *, is_emptied: bool = False) -> None:
+        """Brings files and folders below ``path`` into a folder; what does not exist is left out.
+
+        Raises:
+            CollectFailedError: they could not be had.
+        """
+        with tempfile.TemporaryFile(dir=folder.parent) as file:
+            try:
+                code, words = await _tried(lambda: self._receive(file, path, names))
+            except (ApiRefusedError, ApiUnreachableError) as exc:
+                raise CollectFailedError(f"what the task left in its container cannot be had: {exc}") from exc
+            if code not in {0, _TAR_CHANGED}:
+                raise CollectFailedError(f"what the task left cannot be packed ({words}); {_TAR_WORDS}")
+            try:
+                if is_emptied:
+                    await asyncio.to_thread(empty, folder)
+                await asyncio.to_thread(unpack, file, folder)
+            except (OSError, tarfile.TarError) as exc:
+                raise CollectFailedError(f"what the task left cannot be unpacked: {exc}") from exc
+
+    async def get_selected(self, work_path: str, patterns: Sequence[str], folder: Path) -> None:
+        """Brings what globs can select in the working directory; the folder then holds that and nothing else.
+
+        Raises:
+            CollectFailedError: it could not be had.
+        """
+        await self.get(work_path, roots(tuple(patterns)), folder, is_emptied=True)
+
+    async def interrupt(self) -> bool:
+        """Has the script told to stop; tells whether that was possible.
+
+        What tells it may be ended by it: the wrapper passes the signal on to everything in the container.
+        """
+        try:
+            async with running(self._cluster, self._pod, MAIN, ["sh", "-c", _INTERRUPT]) as session:
+                code = await _end(session)
+                return code == 0 or code > 128
+        except (ApiRefusedError, ApiUnreachableError):
+            return False
+
+    async def _send(self, file: IO[bytes], size: int, work_path: str) -> tuple[int, str]:
+        file.seek(0)
+        command = ["sh", "-c", _PUT, "put", str(size), work_path]
+        async with running(self._cluster, self._pod, MAIN, command, has_input=True) as session:
+            while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                await session.send(data)
+            return await _end(session), _words(session)
+
+    async def _receive(self, file: IO[bytes], path: str, names: Sequence[str]) -> tuple[int, str]:
+        file.seek(0)
+        file.truncate()
+        async with running(self._cluster, self._pod, MAIN, ["sh", "-c", _GET, "get", path, *names]) as session:
+            async for data in session.output():
+                await asyncio.to_thread(file.write, data)
+            file.seek(0)
+            return session.exit_code or 0, _words(session)
+
+
+async def _tried(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Returns what an attempt returns, trying again while the cluster is away."""
+    pause_s = _MIN_PAUSE_S
+    for _ in range(_TRIES - 1):
+        try:
+            return await attempt()
+        except ApiUnreachableError:
+            await asyncio.sleep(pause_s)
+        except ApiRefusedError as exc:
+            if not exc.is_worth_retrying and not exc.is_about_rights:
+                raise
+            await asyncio.sleep(pause_s)
+        pause_s *= 2
+    return await attempt()
+
+
+async def _end(session: ExecSession) -> int:
+    async for _ in session.output():
+        pass
+    return 255 if session.exit_code is None else session.exit_code
+
+
+def _words(session: ExecSession) -> str:
+    text = session.stderr.decode(errors="replace").strip()
+    return text[-500:] or f"exit code {session.exit_code}"

@@ -1,0 +1,71 @@
+# The main process of a container that runs a script. Arguments:
+#   $1 begins the line, on both streams, that says "ended: EXIT_CODE:MEMORY_KILLS:RESULTS"
+#   $2 the working directory    $3 "in": wait until the inputs are there
+#   $4 how many arguments make up the script; these arguments; then those of the after_script
+# Afterwards it waits for TERM, so that what it leaves can be collected. USR1 ends the script only.
+home=/formicary mark=$1 work=$2 in=$3 count=$4
+shift 4
+umask 022
+echo $$ >"$home/pid" && mkdir -p "$home/result" "$home/tmp" "$work" && cd "$work" || exit 125
+while [ "$count" -gt 0 ]; do
+  printf %s "$1"
+  shift
+  count=$((count - 1))
+done >"$home/script.sh" || exit 125
+printf %s "$@" >"$home/after.sh" || exit 125
+
+nap() { sleep 0.1 2>/dev/null || sleep 1; }
+# Signals come to this process alone; it passes them on to everything else in the container.
+stop() {
+  stopped=1
+  kill -TERM -1 2>/dev/null
+}
+leave() {
+  left=1
+  stop
+}
+# A shell that waits for a child in the background hears signals meanwhile.
+run() {
+  sh -e "$1" </dev/null &
+  child=$!
+  while :; do
+    wait "$child" 2>/dev/null
+    code=$?
+    kill -0 "$child" 2>/dev/null || return "$code"
+  done
+}
+memory_kills() {
+  for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+    [ -r "$file" ] || continue
+    while read -r word number; do
+      [ "$word" != oom_kill ] || echo "$number"
+    done <"$file"
+    return
+  done
+}
+stopped= left=
+trap stop USR1
+trap leave TERM
+
+if [ "$in" = in ]; then
+  until [ -e "$home/in" ] || [ "$stopped" ]; do nap; done
+fi
+result=143
+if [ -z "$stopped" ]; then
+  run "$home/script.sh"
+  result=$?
+fi
+if [ -s "$home/after.sh" ]; then
+  kill -KILL -1 2>/dev/null
+  run "$home/after.sh"
+  after=$?
+  [ "$after" -eq 0 ] || echo "after_script ended with exit code $after" >&2
+fi
+kill -KILL -1 2>/dev/null
+results=
+[ ! -s "$home/output" ] || results=o
+[ -z "$(ls -A "$home/result" 2>/dev/null)" ] || results=${results}r
+printf '\036%s:%s:%s:%s\n' "$mark" "$result" "$(memory_kills)" "$results"
+printf '\036%s:%s:%s:%s\n' "$mark" "$result" "$(memory_kills)" "$results" >&2
+until [ "$left" ]; do nap; done
+exit "$result"

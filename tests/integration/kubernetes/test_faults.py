@@ -1,0 +1,255 @@
+"""What becomes of tasks when parts of the cluster, their ants or their pods end in the middle."""
+
+import asyncio
+import json
+
+import pytest
+
+from executors.base import Outcome, Reason, Run, Stream
+from executors.errors import CollectFailedError, EvictedError, ExecutorError, StartFailedError
+from executors.kubernetes.cluster import Cluster
+from executors.kubernetes.executor import KubernetesExecutor
+from executors.kubernetes.options import KubernetesOptions
+from executors.kubernetes.watch import PodWatch
+from tests.integration.kubernetes.conftest import (
+    Begin,
+    ClusterUnderTest,
+    Listener,
+    MakeExecutor,
+    finish,
+    let_go,
+    script,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+COUNTING = ("n=0", "while [ $n -lt 40 ]; do echo line $n; n=$((n + 1)); sleep 0.1; done", "exit 3")
+#: What every script says first.
+HEARD = b"\n"
+COUNTED = "".join(f"line {number}\n" for number in range(40)).encode()
+
+
+async def test_killing_the_api_server_in_the_middle_costs_no_line_and_no_exit_code(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    sinks = [Listener() for _ in range(3)]
+    runs = [await begin(script(*COUNTING), sink) for sink in sinks]
+    await asyncio.gather(*(sink.heard(HEARD) for sink in sinks))
+
+    await cluster.kill("apiserver")
+    late = await begin(script("echo late"))
+    await cluster.start("apiserver")
+
+    outcomes = await asyncio.gather(*(finish(executor, run) for run in [*runs, late]))
+    assert [outcome.exit_code for outcome in outcomes] == [3, 3, 3, 0]
+    assert [sink.text() for sink in sinks] == [COUNTED] * 3
+
+
+async def test_stop_and_cleanup_outlast_a_dead_api_server(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    sink = Listener()
+    run = await begin(script("echo ready", "sleep 60"), sink)
+    await sink.heard(HEARD)
+    await cluster.kill("apiserver")
+
+    stopping = asyncio.create_task(executor.stop(run, 0, Reason.CANCELLED))
+    assert await asyncio.wait({stopping}, timeout=0.5) == (set(), {stopping}), "nobody can know that it ended"
+    await cluster.start("apiserver")
+    await stopping
+
+    assert (await executor.wait(run)).reason is Reason.CANCELLED
+    await executor.cleanup(run)
+    assert await cluster.names() & {run.handle.name} == set()
+
+
+async def test_killing_the_kubelet_in_the_middle_costs_no_line_and_no_exit_code(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    sink = Listener()
+    run = await begin(script(*COUNTING), sink)
+    await sink.heard(HEARD)
+
+    await cluster.kill("kubelet")
+    waiting = asyncio.create_task(finish(executor, run))
+    await asyncio.wait({waiting}, timeout=1)
+    await cluster.start("kubelet")
+
+    assert (await waiting).exit_code == 3
+    assert sink.text() == COUNTED
+
+
+async def test_an_expired_position_of_the_watch_is_answered_by_a_list(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    run = await begin(script("sleep 60"))
+    await cluster.exists(run)
+    seen: asyncio.Queue[str] = asyncio.Queue()
+    troubles: list[ExecutorError] = []
+    connection = Cluster(kubeconfig=cluster.agent)
+    await connection.open()
+    watch = PodWatch(
+        connection,
+        "app.kubernetes.io/managed-by=formicary",
+        on_pod=lambda pod: seen.put_nowait(pod["metadata"]["name"]),
+        on_gone=lambda pod: None,
+        on_listed=lambda names: seen.put_nowait(f"listed {len(names) > 0}"),
+        on_trouble=troubles.append,
+        version="1",
+    )
+    await cluster.kill("apiserver")
+    await cluster.start("apiserver")
+
+    watching = asyncio.create_task(watch.run())
+    async with asyncio.timeout(30):
+        while await seen.get() != "listed True":
+            pass
+    watching.cancel()
+
+    await connection.close()
+    assert all("410" not in str(trouble) for trouble in troubles)
+    await executor.stop(run, 0, Reason.CANCELLED)
+    let_go(executor, run)
+
+
+async def test_a_log_that_is_rotated_arrives_whole(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    """The cluster keeps 1 MiB of a file; this writes 4, over longer than it takes to notice."""
+    lines = 400
+    body = f"n=0; while [ $n -lt {lines} ]; do printf '%d ' $n; head -c 10000 /dev/zero | tr '\\0' x; echo; "
+    sink = Listener()
+    run = await begin(script(body + "n=$((n + 1)); sleep 0.01; done"), sink)
+
+    await executor.wait(run)
+    left = await cluster.kubectl("logs", run.handle.name)
+    let_go(executor, run)
+
+    assert len(left) < 3_000_000, "the log was not rotated"
+    numbers = [int(line.split()[0]) for line in sink.text().splitlines()]
+    assert numbers == list(range(lines))
+    assert sink.sizes[Stream.STDOUT] == sum(len(str(number)) + 10002 for number in range(lines))
+
+
+async def test_a_pod_that_somebody_deletes_ends_its_attempt_as_evicted(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    waiting = await begin(script("true", node_selector={"disk": "golden"}, schedule_timeout_s=60.0))
+    sinks = Listener(), Listener()
+    running = await begin(script("echo ready", "sleep 60"), sinks[0])
+    stubborn = await begin(script("echo ready", "trap '' TERM", "while :; do sleep 1; done"), sinks[1])
+    await asyncio.gather(cluster.exists(waiting), *(sink.heard(b"ready") for sink in sinks))
+    runs = [waiting, running, stubborn]
+
+    names = [run.handle.name for run in runs]
+    await cluster.kubectl("delete", "pod", *names, "--wait=false", "--grace-period=2")
+
+    async with asyncio.timeout(30):
+        errors = await asyncio.gather(*(finish(executor, run) for run in runs), return_exceptions=True)
+    assert [type(error) for error in errors] == [EvictedError] * 3
+    assert all("deleted the pod" in str(error) for error in errors)
+
+
+async def test_a_pod_deleted_while_it_waits_to_be_collected_says_what_is_lost(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    run = await begin(script("echo a > kept"))
+    outcome: Outcome = await executor.wait(run)
+    await cluster.kubectl("delete", "pod", run.handle.name)
+
+    with pytest.raises(CollectFailedError, match="gone"):
+        await executor.collect(run, ["kept"], with_results=True)
+
+    assert outcome.is_success
+    await executor.cleanup(run)
+
+
+async def test_a_drained_node_evicts_with_its_reason(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    sink = Listener()
+    run = await begin(script("echo ready", "sleep 60"), sink)
+    await sink.heard(HEARD)
+    name = run.handle.name
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "jobs"}}
+
+    path = f"/api/v1/namespaces/jobs/pods/{name}/eviction"
+    await cluster.kubectl("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
+
+    with pytest.raises(EvictedError, match="EvictionByEvictionAPI"):
+        await finish(executor, run)
+
+
+async def test_a_stop_at_any_moment_of_the_start_leaves_nothing(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    async def stop_after(delay_s: float) -> str:
+        run = await begin(script("sleep 60"))
+        waiting = asyncio.create_task(executor.wait(run))
+        await asyncio.wait({waiting}, timeout=delay_s)
+        await executor.stop(run, 0, Reason.CANCELLED)
+        await executor.cleanup(run)
+        assert (await waiting).reason is Reason.CANCELLED
+        return str(run.handle.name)
+
+    names = await asyncio.gather(*(stop_after(tenths / 10) for tenths in range(12)))
+
+    assert await cluster.names() & set(names) == set()
+
+
+async def test_a_newer_attempt_removes_the_pod_of_an_older_one_before_it_starts(
+    cluster: ClusterUnderTest, make_executor: MakeExecutor, begin: Begin
+) -> None:
+    cut_off, successor = await make_executor(owner="a"), await make_executor(owner="b")
+    first, second = Listener(), Listener()
+    older = await begin(script("echo ready", "sleep 60"), first, by=cut_off, task_type="fenced", number=1)
+    await first.heard(b"ready")
+
+    newer = await begin(script("echo second", "sleep 60"), second, by=successor, task_type="fenced", number=2)
+    await second.heard(b"second")
+    there = [pod for pod in await cluster.pods() if pod["metadata"]["name"] == newer.handle.name]
+
+    with pytest.raises(EvictedError):
+        await cut_off.wait(older)
+    assert [pod["metadata"]["labels"]["formicary/attempt"] for pod in there] == ["2"]
+    assert b"removing the pod of attempt 1" in second.text(Stream.SYSTEM)
+    with pytest.raises(StartFailedError, match="attempt 2 of this task has a pod already"):
+        await finish(cut_off, await begin(script("true"), by=cut_off, task_type="fenced", number=1))
+    await cut_off.cleanup(older)
+    assert newer.handle.name in await cluster.names(), "the cut-off ant removes its own pods only"
+    await successor.stop(newer, 0, Reason.CANCELLED)
+    let_go(successor, newer)
+
+
+async def test_what_a_dead_ant_left_is_removed_by_its_next_life_and_by_no_other(
+    cluster: ClusterUnderTest, options: KubernetesOptions, make_executor: MakeExecutor, begin: Begin
+) -> None:
+    sinks = Listener(), Listener()
+    dying = [await make_executor(owner=owner) for owner in ("mine", "others")]
+    runs: list[Run] = [
+        await begin(script("echo ready", "sleep 60"), sink, by=by) for by, sink in zip(dying, sinks, strict=True)
+    ]
+    await asyncio.gather(*(sink.heard(HEARD) for sink in sinks))
+    for executor in dying:
+        await executor.close()
+
+    await make_executor(owner="mine")
+
+    mine, others = (run.handle.name for run in runs)
+    await cluster.kubectl("wait", "--for=delete", f"pod/{mine}", "--timeout=30s")
+    assert others in await cluster.names()
+    await make_executor(owner="others")
+
+
+async def test_an_account_that_may_not_enough_is_told_what_is_missing(
+    cluster: ClusterUnderTest, make_executor: MakeExecutor
+) -> None:
+    with pytest.raises(ExecutorError, match=r"create pods, .* create pods/exec in namespace default; .*Role"):
+        await make_executor(namespace="default")
+
+
+async def test_without_a_cluster_the_executor_says_how_to_name_one(
+    make_executor: MakeExecutor, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pytest.raises(ExecutorError, match="set KUBECONFIG"):
+        await make_executor(kubeconfig=str(tmp_path_factory.mktemp("none") / "absent"))
