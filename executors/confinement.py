@@ -5,6 +5,9 @@ Limits that a control group keeps are kept by that, for the script as a whole. T
 
 import asyncio
 import os
+import re
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from executors.accounts import Account, check_account, find_account
@@ -17,6 +20,9 @@ from executors.specs import Limits
 
 #: Others may pass through, where there are others: the names inside are not theirs to see.
 _PASSABLE_MODE, _CLOSED_MODE = 0o710, 0o700
+#: What Linux takes of one variable, with its name (MAX_ARG_STRLEN).
+_LONGEST_VALUE_BYTES = 128 * 1024 - 2
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Confinement:
@@ -68,6 +74,28 @@ class Confinement:
         if self._account is not None:
             os.chown(script, -1, self._account.gid)
             script.chmod(0o640)
+
+    def write_environment(self, file: Path, environment: Mapping[str, str]) -> Path | None:
+        """Writes the variables of a script for its user to read; returns None where it is started with them. Blocks.
+
+        Raises:
+            SpecRefusedError: no shell can export a variable, or no program be given it.
+            StartFailedError: the file cannot be written.
+        """
+        if self._account is None:
+            return None
+        for name, value in environment.items():
+            if not _NAME.fullmatch(name):
+                raise SpecRefusedError(f"environment: {name!r} is no name of a variable; use letters, digits and _")
+            if len(os.fsencode(value)) + len(name) >= _LONGEST_VALUE_BYTES:
+                raise SpecRefusedError(f"environment.{name}: longer than the system allows; put it into a file")
+        try:
+            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
+            file.write_bytes(os.fsencode("".join(lines)))
+            self.show(file)
+        except OSError as exc:
+            raise StartFailedError(f"cannot write the environment: {exc.strerror} ({file})") from exc
+        return file
 
     def hold(self, pid: int) -> None:
         """Puts a process under the limits before it runs anything.

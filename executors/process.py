@@ -24,6 +24,10 @@ from executors.strays import is_group_dead
 
 #: Waits for the gate, then becomes the script; end of file means that the ant is gone.
 _LAUNCHER = 'read -r go || exit 125; exec "$0" -e "$1" </dev/null'
+#: The same where the process has to become another user first: until then it is ours, to be put under limits, and has
+#: no variable of the task's, which could make the loader or the shell of a root process run what the task likes.
+_GATE = 'read -r go || exit 125; exec "$@"'
+_ENTER = '. "$0" && exec "$1" -e "$2" </dev/null'
 #: How often a group is looked at that was told to end.
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.002, 0.05
 #: How long after KILL a group may stay (it may be uninterruptible) before it is given up.
@@ -32,12 +36,24 @@ _PATIENCE_AFTER_KILL_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to start, and where. ``umask`` -1 leaves the ant's own."""
+    """What to start, and where. ``umask`` -1 leaves the ant's own.
+
+    ``prefix``: words that make the rest run as another user, who reads its environment from ``environment_file``.
+    """
 
     argv: Sequence[str]
     cwd: Path
     environment: Mapping[str, str]
     umask: int = -1
+    prefix: Sequence[str] = ()
+    environment_file: Path | None = None
+
+    def launching(self, script: Path, shell: Path) -> tuple[list[str], dict[str, str]]:
+        """Returns words and environment of a process that waits at its gate and then becomes the script."""
+        if not self.prefix:
+            return [*self.argv, "-c", _LAUNCHER, str(shell), str(script)], dict(self.environment)
+        entering = [str(shell), "-c", _ENTER, str(self.environment_file), str(shell), str(script)]
+        return [*self.argv, "-c", _GATE, str(shell), *self.prefix, *entering], {}
 
 
 class Child:
@@ -125,9 +141,9 @@ async def spawn_gated(command: Command, script: Path, shell: Path) -> "tuple[Chi
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     theirs, ours = (gate_read, out_write, err_write), (gate_write, out_read, err_read)
-    argv = [*command.argv, "-c", _LAUNCHER, str(shell), str(script)]
+    argv, environment = command.launching(script, shell)
     try:
-        process = _popen(argv, command, theirs)
+        process = _popen(argv, environment, command, theirs)
     except BaseException:
         _close_all(ours)
         raise
@@ -156,7 +172,9 @@ class Gate:
             self._fd = None
 
 
-def _popen(argv: Sequence[str], command: Command, fds: tuple[int, int, int]) -> subprocess.Popen[bytes]:
+def _popen(
+    argv: Sequence[str], environment: Mapping[str, str], command: Command, fds: tuple[int, int, int]
+) -> subprocess.Popen[bytes]:
     try:
         # A new session and no preexec_fn: CPython uses vfork, so a large ant spawns as fast as a small one.
         return subprocess.Popen(
@@ -165,7 +183,7 @@ def _popen(argv: Sequence[str], command: Command, fds: tuple[int, int, int]) -> 
             stdout=fds[1],
             stderr=fds[2],
             cwd=command.cwd,
-            env=dict(command.environment),
+            env=environment,
             start_new_session=True,
             umask=command.umask,
         )

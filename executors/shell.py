@@ -171,8 +171,19 @@ class ShellExecutor(Executor):
             **attempt.environment,
             **spec.environment,
         }
-        argv = (*confinement.prefix, str(self._options.shell))
-        command = Command(argv=argv, cwd=workdir, environment=environment, umask=confinement.umask)
+        try:
+            file = confinement.write_environment(private / "environment", environment)
+        except BaseException:
+            confinement.close()
+            raise
+        command = Command(
+            argv=(str(self._options.shell),),
+            cwd=workdir,
+            environment=environment,
+            umask=confinement.umask,
+            prefix=confinement.prefix,
+            environment_file=file,
+        )
         return _ShellRun(attempt, spec, sink, confinement, command, private)
 
     async def _start_script(self, run: _ShellRun, name: str, lines: tuple[str, ...]) -> _Script:

@@ -254,6 +254,32 @@ async def test_the_user_owns_its_folders_and_nothing_beside_them(cell: Cell) -> 
 
 
 @as_root
+async def test_no_variable_of_a_task_reaches_a_process_that_is_not_its_users_yet(cell: Cell) -> None:
+    """The loader writes a file for each program that it starts with these variables, owned by who runs it."""
+    spy = cell.place / "spy"
+    spy.mkdir()
+    spy.chmod(0o777)
+    variables = {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": f"{spy}/ld", "SAID": "it's \n $HOME `id`"}
+    spec = ShellSpec(script=("/bin/true", 'printf %s "$SAID"'), environment=variables)
+    executor, sink = await cell.executor(shell_user="nobody"), CollectingSink()
+    run = await executor.start(make_attempt(spec, cell.place / "one/work"), sink)
+
+    assert (await executor.wait(run)).is_success
+    assert owners_below(spy) == {65534}
+    assert sink.text().decode() == variables["SAID"]
+    await executor.cleanup(run)
+
+
+@as_root
+@pytest.mark.parametrize("variables", [{"a-b": "1"}, {"a": "x" * 140_000}])
+async def test_a_variable_that_cannot_be_handed_on_is_refused(cell: Cell, variables: dict[str, str]) -> None:
+    executor = await cell.executor(shell_user="nobody")
+    spec = ShellSpec(script=("true",), environment=variables)
+    with pytest.raises(SpecRefusedError, match="environment"):
+        await executor.start(make_attempt(spec, cell.place / "one/work"), CollectingSink())
+
+
+@as_root
 async def test_when_it_is_over_nothing_belongs_to_the_user_any_more(cell: Cell) -> None:
     executor = await cell.executor(shell_user="nobody")
     await cell.run(executor, "mkdir -p a/b; touch a/b/c; ln -s /etc/passwd a/link; chmod 0 a/b")
@@ -283,6 +309,10 @@ def exists(path: str) -> bool:
 
 def owners(path: Path) -> set[int]:
     return {each.lstat().st_uid for each in (path, *path.rglob("*"))}
+
+
+def owners_below(folder: Path) -> set[int]:
+    return {each.lstat().st_uid for each in folder.iterdir()}
 
 
 def running_of(uid: int) -> list[str]:
