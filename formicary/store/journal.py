@@ -103,9 +103,9 @@ class Journal:
                 self._drop()
                 raise
 
-    async def connect(self) -> None:
-        """Returns when there is a connection, for as long as it takes."""
-        await self._ready(_COMMIT)
+    def is_connected(self) -> bool:
+        """Says whether the next commit is sent at once, as far as this side knows."""
+        return self._connection is not None and not self._connection.is_closed()
 
     async def close(self) -> None:
         """Closes the connection; safe twice and before the first commit."""

@@ -83,7 +83,6 @@ class Committer:
 
     async def _commit(self, batch: Batch) -> None:
         if batch.fresh:
-            await self._journal.connect()
             self._give_up(batch)
         rows = batch.close(self._clock.now())
         try:
@@ -103,8 +102,12 @@ class Committer:
             await self._publishing.put((batch.outgoing, batch.waiters))
 
     def _give_up(self, batch: Batch) -> None:
-        """Drops submissions that nobody waits for any more: who was told that the database is away submits again."""
-        alone = [live for live, fresh in batch.fresh.items() if fresh.is_begun.done()]
+        """Drops submissions that nobody waits for, or may wait for no more when there is a connection.
+
+        Who is told that the database is away submits again: nothing may come of the first time later.
+        """
+        is_away = not self._journal.is_connected()
+        alone = [live for live, fresh in batch.fresh.items() if is_away or fresh.is_begun.done()]
         if alone:
             self._failures.drop_jobs(alone)
             batch.forget({live.id for live in alone})
