@@ -114,7 +114,7 @@ class CacheUse:
             await self._tell_problem(f"could not be {verb}: {exc}")
 
     async def _tell_problem(self, text: str) -> None:
-        self._problem = text[:_LONGEST_PROBLEM]
+        self._problem = self._log.told(text)[:_LONGEST_PROBLEM]
         await self._log.note(f"cache {self._key!r} {self._problem}" if self._key else f"the cache {self._problem}")
 
     async def _restore(self) -> None:

@@ -47,7 +47,10 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         raise TransferError(repr(pattern), "must be a relative path or glob inside the working directory")
     parts = [_translate(part) for part in cleaned.split("/")]
     body = "/".join(parts).replace("(?:.*)/", "(?:.*/)?")
-    return re.compile(body + r"(?:/.*)?", re.DOTALL)
+    try:
+        return re.compile(body + r"(?:/.*)?", re.DOTALL)
+    except re.error as exc:
+        raise TransferError(repr(pattern), f"is no glob: {exc}; '[' begins a set of characters like [a-z]") from exc
 
 
 def _translate(part: str) -> str:

@@ -16,7 +16,8 @@ from executors.base import Stream
 from formicary.ant import outputs
 from formicary.ant.assignments import Key
 from formicary.ant.lines import MAX_LINE_BYTES, LineSplitter, Piece
-from formicary.ant.masking import Masker, secret_bytes
+from formicary.ant.masking import Masker, mask_text, secret_bytes
+from formicary.ant.values import clean_text
 from formicary.bus import Bus, Outgoing
 from formicary.clock import Clock
 from formicary.errors import DataError
@@ -104,7 +105,11 @@ class LogShipper(Service):
         try:
             await self._bus.publish(batch)
         except (DataError, MessageTooLargeError) as exc:
-            log.error("log_lines_not_published", error=str(exc), chunks=len(batch))
+            if len(batch) == 1:
+                log.error("log_lines_not_published", error=str(exc), key=batch[0].key)
+                return
+            for chunk in batch:  # those of other attempts are not at fault
+                await self._publish([chunk])
 
 
 def _chunks(lines: dict[Key, list[Line]]) -> list[Outgoing]:
@@ -163,8 +168,12 @@ class AttemptLog:
             await self._put(stream, state.splitter.feed(masked))
 
     async def note(self, text: str) -> None:
-        """Adds a line of the ant's own."""
-        await self._put(Stream.SYSTEM, [Piece(text)])
+        """Adds a line of the ant's own, which may quote names of files and the like."""
+        await self._put(Stream.SYSTEM, [Piece(self.told(text))])
+
+    def told(self, text: str) -> str:
+        """Returns a text of the ant's own as people may see it: masked, and without what no database takes."""
+        return mask_text(clean_text(text), self._secrets)
 
     async def finish(self) -> None:
         """Ends the streams: ``outputs`` and ``error`` are final then. Safe twice."""

@@ -152,6 +152,22 @@ async def test_paths_that_match_nothing_and_bad_patterns_are_said_and_fail_nothi
     assert await stored_names(store) == []
 
 
+async def test_a_name_that_is_no_text_and_a_secret_in_it_harm_neither_task_nor_log(owner: ScriptedOwner) -> None:
+    script = ["mkdir -p deps", r"ln -s \"/tmp/hush$(printf '\377')\" deps/out", "echo done"]
+
+    end = await owner.run(cached(*script, secrets=("hush",), artifacts=ArtifactsPolicy(paths=("deps/*",))))
+
+    told = " ".join(await system_lines(owner, 0)) + str(record(end).problem) + str(end.error_message)
+    assert "hush" not in told
+    assert "done" in [text for _, _, _, text in await owner.lines()]
+    assert end.error_code in {None, "ERR_ARTIFACT"}
+
+
+async def test_a_pattern_that_is_none_is_said_and_fails_nothing(owner: ScriptedOwner) -> None:
+    end = await owner.run(cached("true", paths=("[z-a]",)))
+    assert (end.is_success, "is no glob" in str(record(end).problem)) == (True, True)
+
+
 class BrokenStore(LocalStore):
     """A local store that is away, or that never answers."""
 
