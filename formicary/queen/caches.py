@@ -20,7 +20,7 @@ import structlog
 from formicary.artifacts.base import ArtifactError, ArtifactStore
 from formicary.artifacts.caches import ROOT, CacheEntry, CacheScope, milliseconds, parse_name
 from formicary.clock import Clock
-from formicary.errors import UnavailableError
+from formicary.errors import FormicaryError
 from formicary.metrics import CACHE_BYTES, CACHES_EVICTED
 from formicary.service import Service
 from formicary.store.caches import CacheName, CacheUses
@@ -71,7 +71,7 @@ class CacheEviction(Service):
             try:
                 if self._leadership.leader_epoch() is not None:
                     await self.run_once()
-            except (UnavailableError, ArtifactError) as error:
+            except (FormicaryError, ArtifactError, OSError) as error:
                 log.warning("caches_not_evicted", reason=str(error))
             await self._clock.sleep(POLL_S)
 

@@ -15,16 +15,16 @@ import asyncio
 import re
 import secrets
 import tempfile
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
 from formicary.artifacts.base import ArtifactError
 from formicary.clock import Clock
-from formicary.errors import UnavailableError
-from formicary.ids import JobId
+from formicary.errors import FormicaryError
+from formicary.ids import JobId, new_job_id
 from formicary.metrics import LOG_LINES_ARCHIVED
 from formicary.queen.log_archive import PartWriter
 from formicary.queen.log_reader import LogSources
@@ -100,7 +100,7 @@ class LogArchiver(Service):
         while True:
             try:
                 await self.run_once()
-            except (UnavailableError, ArtifactError) as error:
+            except (FormicaryError, ArtifactError, OSError) as error:
                 log.warning("log_archiver_waits", reason=str(error))
             await self._clock.sleep(min(POLL_S, max(self._after_s, 0.1)))
 
@@ -156,6 +156,7 @@ class LogArchiver(Service):
     async def _move_due(self, epoch: int) -> int:
         after: JobId | None = None
         count = 0
+        newest = new_job_id()  # one pass looks at what is there at its begin: more may come as fast as it moves
         while held := await self._sources.parts.held(after, BATCH, self._after_s):
             after = held[-1].job_id
             for job in held:
@@ -163,9 +164,21 @@ class LogArchiver(Service):
                     await self._clear(job.job_id, _ALL)
             due = [job.job_id for job in held if job.is_due]
             for start in range(0, len(due), _AT_ONCE):
-                moving = (self.archive(job_id, epoch) for job_id in due[start : start + _AT_ONCE])
-                count += sum(await _all_of(moving))
+                if self._leadership.leader_epoch() != epoch:
+                    return count
+                moving = (self._try_archive(job_id, epoch) for job_id in due[start : start + _AT_ONCE])
+                count += sum(await asyncio.gather(*moving))
+            if after > newest:
+                break
         return count
+
+    async def _try_archive(self, job_id: JobId, epoch: int) -> int:
+        """Moves the lines of a job; where that fails the next pass tries again, and those of others go on."""
+        try:
+            return await self.archive(job_id, epoch)
+        except (FormicaryError, ArtifactError, OSError) as error:
+            log.warning("log_not_archived", job_id=job_id, reason=str(error))
+            return 0
 
     async def _look_for_leftovers(self, epoch: int) -> None:
         now = self._clock.boottime()
@@ -228,12 +241,3 @@ class LogArchiver(Service):
             await self._sources.store.delete(key)
             count += 1
         return count
-
-
-async def _all_of(work: Iterable[Coroutine[Any, Any, int]]) -> list[int]:
-    """Returns all results; raises the first error when all have ended."""
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if isinstance(result, int)]

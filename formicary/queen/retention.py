@@ -17,7 +17,7 @@ from formicary.artifacts.base import ArtifactError
 from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.sweeping import Sweeper, Swept
 from formicary.clock import Clock
-from formicary.errors import UnavailableError
+from formicary.errors import FormicaryError
 from formicary.metrics import ARTIFACTS_EXPIRED, CONTENTS_DELETED
 from formicary.service import Service
 from formicary.store.references import References
@@ -74,7 +74,7 @@ class Retention(Service):
         while True:
             try:
                 await self.run_once()
-            except (UnavailableError, ArtifactError) as error:
+            except (FormicaryError, ArtifactError, OSError) as error:
                 log.warning("retention_waits", reason=str(error))
             await self._clock.sleep(min(POLL_S, self._every_s))
 
@@ -89,17 +89,19 @@ class Retention(Service):
             self._epoch, self._sweep_at = epoch, now + min(FIRST_SWEEP_S, self._every_s)
         await self.expire()
         if now >= self._sweep_at:
-            await self.sweep()
-            self._sweep_at = self._clock.boottime() + self._every_s
+            try:
+                await self.sweep()
+            finally:
+                self._sweep_at = self._clock.boottime() + self._every_s
 
     async def expire(self) -> Expired:
         """Lets go of everything whose time has come, and deletes the contents that this leaves without a reference."""
-        contents: list[str] = []
+        artifact_count = content_count = 0
         while batch := await self._references.expire(BATCH):
-            contents.extend(batch)
-        ARTIFACTS_EXPIRED.inc(len(contents))
-        swept = await self._collect(contents)
-        return Expired(len(contents), swept.deleted_count)
+            ARTIFACTS_EXPIRED.inc(len(batch))
+            artifact_count += len(batch)
+            content_count += (await self._collect(batch)).deleted_count
+        return Expired(artifact_count, content_count)
 
     async def sweep(self) -> Swept:
         """Looks at the whole store."""

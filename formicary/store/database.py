@@ -55,7 +55,8 @@ def translated() -> Iterator[None]:
 
     Raises:
         DataRefusedError: a value cannot be stored.
-        UnavailableError: the database cannot be reached; whether a statement took effect is unknown.
+        UnavailableError: the database cannot be reached, and whether a statement took effect is unknown; or it gave the
+            statement up, which waited for one that waited for it: asking again will do.
     """
     try:
         yield
@@ -63,6 +64,8 @@ def translated() -> Iterator[None]:
         raise DataRefusedError(f"Postgres refuses a value: {error}") from error
     except AWAY_ERRORS as error:
         raise UnavailableError(f"the database cannot be reached: {error or type(error).__name__}") from error
+    except asyncpg.TransactionRollbackError as error:
+        raise UnavailableError(f"the database gave up a statement: {error}") from error
 
 
 class Database:

@@ -71,6 +71,23 @@ async def test_many_jobs_are_looked_through(front: QueenFront, api: Api, job_id:
     assert await lines_left(front) == 30
 
 
+async def test_a_job_whose_output_cannot_be_stored_holds_up_no_other(
+    front: QueenFront, api: Api, job_id: JobId, archiver: LogArchiver
+) -> None:
+    other = JobId((await api.submit())["id"])
+    for ended in (job_id, other):
+        await front.logs.append([chunk(ended, 0, [1])])
+        await front.end_job(ended, "COMPLETED")
+    folder = front.artifacts._root / "logs" / job_id
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("no folder")
+
+    assert await archiver.run_once() == 1
+    assert await lines_left(front) == 1
+    folder.unlink()
+    assert await archiver.run_once() == 1
+
+
 async def test_only_the_leader_moves_lines(
     api: Api, front: QueenFront, job_id: JobId, archiver: LogArchiver, leader: Leader
 ) -> None:
