@@ -58,6 +58,7 @@ class Batch:
     """
 
     __slots__ = (
+        "_by_id",
         "claims",
         "commands_done",
         "counts",
@@ -85,6 +86,7 @@ class Batch:
         self.ended: list[JobId] = []
         self.waiters: list[asyncio.Event] = []
         self.receipt = Receipt()
+        self._by_id: dict[JobId, LiveJob] | None = None
 
     def is_empty(self) -> bool:
         """Says whether there is nothing to commit; positions alone wait for the next change, or for the next tick."""
@@ -160,7 +162,9 @@ class Batch:
 
     def ended_job(self, job_id: JobId) -> StoredJob | None:
         """Returns a job as this batch ended it, if it did; to be asked once it is committed."""
-        found = next((live for live in self.jobs if live.id == job_id), None)
+        if self._by_id is None:
+            self._by_id = {live.id: live for live in self.jobs}
+        found = self._by_id.get(job_id)
         return stored_end(found) if found is not None and not found.is_void else None
 
     def running_deltas(self, only: Collection[JobId] | None = None) -> dict[int, int]:

@@ -79,7 +79,7 @@ class Committer:
         try:
             await self._commit(batch)
         finally:
-            batch.answer(is_committed=batch.receipt.is_committed)
+            batch.answer(is_committed=False)  # those that have no answer yet
 
     async def _commit(self, batch: Batch) -> None:
         if batch.fresh:
@@ -94,6 +94,7 @@ class Committer:
             tell(batch.waiters)
             return
         batch.receipt.is_committed = True
+        batch.answer(is_committed=True)
         self._claimed(batch.claims)
         _note_positions(batch, written)
         if batch.ended:

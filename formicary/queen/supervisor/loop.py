@@ -93,7 +93,8 @@ class HotLoop(Service):
                     await self._step_next()
         finally:
             for answer in list(self._answers):
-                answer.set_result(False)
+                if not answer.done():
+                    answer.set_result(False)
 
     async def _step_next(self) -> None:
         await self._wake.wait()
