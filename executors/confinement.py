@@ -91,8 +91,10 @@ class Confinement:
                 raise SpecRefusedError(f"environment.{name}: longer than the system allows; put it into a file")
         try:
             lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
+            file.touch(0o600)
             file.write_bytes(os.fsencode("".join(lines)))
-            self.show(file)
+            os.chown(file, self._account.uid, self._account.gid)  # others of the group must not read secrets
+            file.chmod(0o400)
         except OSError as exc:
             raise StartFailedError(f"cannot write the environment: {exc.strerror} ({file})") from exc
         return file

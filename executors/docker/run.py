@@ -16,7 +16,7 @@ from executors.docker.errors import EngineError, EngineLostError, EngineRefusedE
 from executors.docker.pod import Pod, Tools
 from executors.docker.stopping import Stopper
 from executors.ending import Ending, stopped_outcome
-from executors.errors import ExecutorLostError, ImageError, StartFailedError
+from executors.errors import ExecutorError, ExecutorLostError, ImageError, StartFailedError
 from executors.output import PIECE_BYTES
 from executors.specs import DockerSpec
 from executors.strays import marks_of
@@ -211,7 +211,7 @@ class DockerRun:
         """Runs the lines that follow whatever happened, in the same container; they change no result."""
         try:
             await self._start_after_script()
-        except EngineError as exc:
+        except ExecutorError as exc:
             await self._pod.note(f"after_script did not run: {exc}")
 
     async def _start_after_script(self) -> None:

@@ -16,6 +16,7 @@ NEEDED: Final = (
     ("delete", "pods", ""),
     ("get", "pods", "log"),
     ("create", "pods", "exec"),
+    ("get", "pods", "exec"),  # of the two it is this one that a WebSocket needs
 )
 _PATH = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 

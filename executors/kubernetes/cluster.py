@@ -157,7 +157,10 @@ class Cluster:
         response = await self._call(method, path, query, timeout, body)
         if response.status == 401:
             response.close()
-            await self._load(self._opened().configuration)
+            try:
+                await self._load(self._opened().configuration)
+            except ExecutorError as exc:  # it may be there again at the next try, as a token that a program renews
+                raise ApiUnreachableError(str(exc)) from exc
             response = await self._call(method, path, query, timeout, body)
         return response
 

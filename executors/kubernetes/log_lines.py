@@ -94,10 +94,13 @@ class LogLines:
             return
         self._time = None
         if self._is_forgotten(time):
+            self._met.pop(time, None)
             return
         self._given[time] = max(self._given.get(time, 0), self._met[time])
         if len(self._given) > REMEMBERED:
-            del self._given[next(iter(self._given))]
+            oldest = next(iter(self._given))
+            del self._given[oldest]
+            self._met.pop(oldest, None)
 
 
 class MarkFinder:

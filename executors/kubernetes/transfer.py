@@ -28,8 +28,11 @@ _TAR_CHANGED: Final = 1
 _TAR_WORDS: Final = "the image needs sh, tar and head, and the ant's account the right to exec into pods"
 _INTERRUPT = f"trap '' TERM; kill -USR1 $(cat {HOME_PATH}/pid)"
 _PUT = f'head -c "$1" | tar -xf - -C "$2" && : >{HOME_PATH}/in'
-#: Packs those of some paths that exist.
-_GET = 'cd "$1" || exit 3; shift; for path; do [ -e "$path" ] && set -- "$@" "$path"; shift; done; exec tar -cf - "$@"'
+#: Packs those of some paths that exist; where there is none, an empty archive, which takes a list.
+_GET = (
+    'cd "$1" || exit 3; shift; for path; do [ -e "$path" ] && set -- "$@" "$path"; shift; done; '
+    '[ $# -gt 0 ] || set -- -T /dev/null; exec tar -cf - "$@"'
+)
 
 
 class Transfer:

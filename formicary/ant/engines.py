@@ -19,6 +19,8 @@ LABEL: Final = "formicary.ant"
 _CALL_LIMIT_S: Final = 30.0
 _PAUSE_S: Final = 0.05
 _MAX_PAUSE_S: Final = 1.0
+#: States of containers of which nothing runs any more, though the engine still knows them.
+_OVER: Final = frozenset({"dead", "removing"})
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -61,10 +63,12 @@ def _sweep(url: str, life: str) -> int:
     """Removes what one life has left; returns how many containers there were."""
     filters = quote(json.dumps({"label": [f"{LABEL}={life}"]}))
     with contextlib.closing(_connection(url)) as connection:
-        containers = _call(connection, "GET", f"/containers/json?all=1&filters={filters}")
+        found = _call(connection, "GET", f"/containers/json?all=1&filters={filters}")
+        # What the engine fails to take away, or is still taking away, runs no more: waiting for it could take for ever.
+        containers = [container for container in found if container.get("State") not in _OVER]
         for container in containers:
             _call(connection, "DELETE", f"/containers/{container['Id']}?force=1&v=1")
-        if not containers:
+        if not found:
             for network in _call(connection, "GET", f"/networks?filters={filters}"):
                 _call(connection, "DELETE", f"/networks/{network['Id']}")
         return len(containers)

@@ -102,3 +102,12 @@ def test_one_mark_is_not_the_end_since_the_other_stream_may_have_more() -> None:
     finder.feed(b"\x1e" + MARK.encode() + b":0:0:\n")
 
     assert finder.found is None
+
+
+def test_a_stream_that_never_breaks_takes_no_more_memory_with_each_line() -> None:
+    lines = LogLines()
+
+    for at in range(REMEMBERED * 3):
+        lines.feed(stamp(at) + b" x\n")
+
+    assert max(len(lines._met), len(lines._given)) <= REMEMBERED + 1
