@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from executors.base import Executor
 from executors.docker.address import has_engine
 from executors.errors import UnknownMethodError
+from executors.kubernetes.options import has_cluster
 from executors.missing import MissingExecutor
 from executors.options import ExecutorOptions
 from executors.specs import HTTP_METHODS
@@ -76,7 +77,7 @@ _FACTORIES: dict[str, _Factory] = {
 
 #: Every method that an executor of this package serves.
 KNOWN_METHODS = tuple(_FACTORIES)
-_ON_REQUEST = {"DUMMY", "WEBSOCKET", "MESSAGING", "DOCKER"}
+_ON_REQUEST = {"DUMMY", "WEBSOCKET", "MESSAGING", "DOCKER", "KUBERNETES"}
 #: What an ant offers when it is not told: all that does real work and needs no setting.
 DEFAULT_METHODS = tuple(method for method in KNOWN_METHODS if method not in _ON_REQUEST)
 
@@ -86,7 +87,8 @@ def default_methods(options: ExecutorOptions) -> tuple[str, ...]:
     workers = ("WEBSOCKET",) if options.workers_listen is not None else ()
     services = ("MESSAGING",) if options.exchange is not None else ()
     engine = ("DOCKER",) if has_engine(options.docker_host) else ()
-    return (*DEFAULT_METHODS, *workers, *services, *engine)
+    cluster = ("KUBERNETES",) if has_cluster(options.kubernetes) else ()
+    return (*DEFAULT_METHODS, *workers, *services, *engine, *cluster)
 
 
 def make_executors(methods: Sequence[str] | None, options: ExecutorOptions | None = None) -> dict[str, Executor]:

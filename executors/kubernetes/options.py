@@ -1,6 +1,8 @@
 """What an ant may set about its pods."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +34,9 @@ class KubernetesOptions:
     memory_max: str = ""
     schedule_timeout_s: float = 300.0
     image_timeout_s: float = 60.0
+
+
+def has_cluster(options: KubernetesOptions) -> bool:
+    """Tells whether a cluster was named, or is where clients look for one; needs no driver."""
+    is_named = bool(options.kubeconfig or os.environ.get("KUBECONFIG") or os.environ.get("KUBERNETES_SERVICE_HOST"))
+    return is_named or Path("~/.kube/config").expanduser().is_file()

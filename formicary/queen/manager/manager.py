@@ -29,7 +29,15 @@ from formicary.queen.manager.checks import printable
 from formicary.queen.manager.contracts import Stores, Surroundings
 from formicary.queen.manager.downloads import Download, chunks_of, select, url_of
 from formicary.queen.manager.intake import Intake
-from formicary.queen.manager.output import EVERYTHING, Extent, Follower, Selection, stored_lines
+from formicary.queen.manager.output import (
+    EVERYTHING,
+    LAST_LINES_S,
+    Extent,
+    Follower,
+    Selection,
+    stored_lines,
+    wait_for_writers,
+)
 from formicary.queen.manager.submissions import Submissions, Submitted
 from formicary.store.jobs import StoredJob
 
@@ -300,12 +308,17 @@ class Manager:
     async def log_lines(
         self, job_id: str, task_type: str | None, attempt: int | None, extent: Extent = EVERYTHING
     ) -> AsyncIterator[list[LogLine]]:
-        """Returns pages of the stored output, in order of arrival.
+        """Returns pages of the stored output, in order of arrival; of a job that has just ended, all of it.
 
         Raises:
             NotFoundError: no such job, or no such task in it.
         """
-        return stored_lines(self._stores.logs, await self._selection(job_id, task_type, attempt), extent)
+        stored = await self._stored(job_id)
+        selection = await self._selection(stored, task_type, attempt)
+        finished_at, clock = stored.view.finished_at, self._around.clock
+        if finished_at is not None and (clock.now() - finished_at).total_seconds() < LAST_LINES_S:
+            await wait_for_writers(self._around.log_backlog, clock)
+        return stored_lines(self._stores.logs, selection, extent)
 
     async def follow_log(
         self, job_id: str, task_type: str | None, attempt: int | None, extent: Extent = EVERYTHING
@@ -317,13 +330,12 @@ class Manager:
         Raises:
             NotFoundError: no such job, or no such task in it.
         """
-        selection = await self._selection(job_id, task_type, attempt)
+        selection = await self._selection(await self._stored(job_id), task_type, attempt)
         around = self._around
         follower = Follower(self._stores.logs, around.log_signals, around.log_backlog, around.clock)
         return follower.follow(selection, extent, lambda: self.has_ended(selection.job_id))
 
-    async def _selection(self, job_id: str, task_type: str | None, attempt: int | None) -> Selection:
-        stored = await self._stored(job_id)
+    async def _selection(self, stored: StoredJob, task_type: str | None, attempt: int | None) -> Selection:
         tasks = await self._book.tasks_of(stored.view.id, stored.definition_id, stored.rendered_source)
         names = tuple(task.task_type for task in tasks)
         if task_type is None:

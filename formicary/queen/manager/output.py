@@ -4,10 +4,13 @@ The lines of one job become visible in order of their arrival numbers (see ``Log
 to keep nothing but the last number it saw, and wherever the lines are meanwhile (see ``LogReader``).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from formicary.clock import Clock
+from formicary.errors import UnavailableError
 from formicary.ids import JobId
 from formicary.model.jobs import LogLine
 from formicary.queen.log_reader import LogReader, LogSources, Wanted
@@ -20,7 +23,7 @@ _LOOK_S = 0.5
 #: Interval between two looks at the backlog of an ended job, in seconds.
 _BACKLOG_LOOK_S = 0.01
 #: How long the lines of an ended job are waited for, in seconds.
-_LAST_LINES_S = 5.0
+LAST_LINES_S = 5.0
 
 
 class Selection(NamedTuple):
@@ -74,7 +77,7 @@ class Follower:
             try:
                 is_last = await has_ended()
                 if is_last:
-                    await self._wait_for_writers()
+                    await wait_for_writers(self._backlog, self._clock)
                 async for rows in reader.pages():
                     yield _lines(rows, selection)
                 if is_last:
@@ -84,10 +87,13 @@ class Follower:
             finally:
                 self._signals.disarm(selection.job_id, future)
 
-    async def _wait_for_writers(self) -> None:
-        give_up_at_s = self._clock.boottime() + _LAST_LINES_S
-        while await self._backlog.backlog() and self._clock.boottime() < give_up_at_s:
-            await self._clock.sleep(_BACKLOG_LOOK_S)
+
+async def wait_for_writers(backlog: LogBacklog, clock: Clock) -> None:
+    """Returns when what was published before can be read, or after ``LAST_LINES_S``, or where nobody can say."""
+    with suppress(UnavailableError, TimeoutError):
+        async with asyncio.timeout(LAST_LINES_S):
+            while await backlog.backlog():
+                await clock.sleep(_BACKLOG_LOOK_S)
 
 
 async def _reader(sources: LogSources, selection: Selection, extent: Extent) -> LogReader:

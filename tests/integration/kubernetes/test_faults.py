@@ -244,7 +244,7 @@ async def test_what_a_dead_ant_left_is_removed_by_its_next_life_and_by_no_other(
 async def test_an_account_that_may_not_enough_is_told_what_is_missing(
     cluster: ClusterUnderTest, make_executor: MakeExecutor
 ) -> None:
-    with pytest.raises(ExecutorError, match=r"create pods, .* create pods/exec in namespace default; .*Role"):
+    with pytest.raises(ExecutorError, match=r"create pods, .* get pods/exec in namespace default; .*Role"):
         await make_executor(namespace="default")
 
 

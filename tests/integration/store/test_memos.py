@@ -8,7 +8,6 @@ from formicary.model.jobs import ArtifactRef
 from formicary.store.database import Database
 from formicary.store.memos import MemoStore, Result, Wanted
 
-NOW = datetime.now(UTC)
 MEMO, OTHER = "a" * 64, "b" * 64
 
 
@@ -19,7 +18,7 @@ async def add(database: Database, job_no: int, table: str = "tasks", **changes: 
     row = {"job_id": job_id, "task_no": 0, "state": "COMPLETED", "attempt": 1, "job_attempt": 1, "memo": MEMO}
     if table == "tasks":
         row |= {"retries_used": 0, "polls_used": 0, "ants_lost": 0, "is_excepted": False, "epoch": 1}
-    row |= {"finished_at": NOW - timedelta(seconds=age_s), **changes}
+    row |= {"finished_at": datetime.now(UTC) - timedelta(seconds=age_s), **changes}
     places = ", ".join(f"${place}" for place in range(1, len(row) + 1))
     async with database.connection() as connection:
         await connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", *row.values())

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,17 @@ def test_remote_workers_are_offered_where_they_can_connect() -> None:
     executors = make_executors(None, ExecutorOptions(workers_listen=("127.0.0.1", 0)))
 
     assert tuple(executors) == (*DEFAULT_METHODS, "WEBSOCKET")
+
+
+def test_pods_are_offered_where_a_cluster_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "KUBERNETES" not in make_executors(None)
+
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube" / "config").touch()
+    assert "KUBERNETES" in make_executors(None)
 
 
 def test_each_executor_names_the_methods_it_serves() -> None:
