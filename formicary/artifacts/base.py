@@ -34,7 +34,7 @@ class Stored(NamedTuple):
 
 
 class ArtifactStore(ABC):
-    """Files under keys like ``<job id>/<task no>/<attempt>/<name>``.
+    """Files under keys like ``blobs/<aa>/<sha256>/<who stored it>``.
 
     A key is visible only when its content is whole; putting again replaces it in one step.
     """
