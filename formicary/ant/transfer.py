@@ -6,6 +6,7 @@ What an attempt stored and then does not report belongs to nothing, and the quee
 import asyncio
 import functools
 import secrets
+import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -30,7 +31,9 @@ from formicary.model.jobs import ArtifactRef
 RESULT_PREFIX: Final = "result/"
 #: Bytes that the references of one attempt's artifacts may take in its result.
 REFERENCES_LIMIT_BYTES: Final = 512 * 1024
-_REFERENCE_BYTES: Final = 120
+_REFERENCE_BYTES: Final = 144
+#: Permissions of a fetched file that can be executed.
+_EXECUTABLE: Final = 0o750
 #: What the name of a folder's archive ends with.
 ARCHIVE_SUFFIX: Final = ".tar.zst"
 
@@ -61,6 +64,8 @@ class Transfer:
                 return await self._fetch_folder(work, check_name(artifact.folder), artifact.sha256)
             target.parent.mkdir(parents=True, exist_ok=True)
             await self._blobs.fetch(artifact.sha256, target)
+            if artifact.is_executable:
+                target.chmod(_EXECUTABLE)
         except ArtifactMissingError as exc:
             message = f"of task {fetch.task_type} is not in the store any more; restart the job from that task"
             raise TransferError(artifact.name, message) from exc
@@ -90,7 +95,8 @@ class Transfer:
         stored: dict[str, ArtifactRef] = {}
 
         async def store_file(name: str) -> None:
-            stored[name] = await self._store_one(holder, name, selection.files[name])
+            ref = await self._store_one(holder, name, selection.files[name])
+            stored[name] = msgspec.structs.replace(ref, is_executable=name in selection.executables)
 
         async def store_folder(name: str) -> None:
             stored[name] = await self._store_folder(holder, name, selection, work)
@@ -135,9 +141,13 @@ def is_wanted(policy: ArtifactsPolicy, outcome: Outcome) -> bool:
 
 
 class Selection(NamedTuple):
-    """What to store: files by name, names of whole folders less ``exclude``; and the patterns that selected nothing."""
+    """What to store: files by name, names of whole folders less ``exclude``; and the patterns that selected nothing.
+
+    ``executables`` are the names of the files that their owner can execute.
+    """
 
     files: dict[str, Path]
+    executables: frozenset[str]
     folders: tuple[str, ...]
     exclude: tuple[str, ...]
     unmatched: list[str]
@@ -165,7 +175,14 @@ def select(policy: ArtifactsPolicy, folder: AttemptFolder) -> Selection:
             raise TransferError(name + ARCHIVE_SUFFIX, f"is kept as a file and as the archive of {name}")
     if sum(len(name.encode()) + _REFERENCE_BYTES for name in files) > REFERENCES_LIMIT_BYTES:
         raise TransferError(f"{len(files)} files", "are too many for one result; pack them into an archive")
-    return Selection(files, tuple(dict.fromkeys(folders)), policy.exclude, unmatched)
+    return Selection(files, _executables(files), tuple(dict.fromkeys(folders)), policy.exclude, unmatched)
+
+
+def _executables(files: dict[str, Path]) -> frozenset[str]:
+    try:
+        return frozenset(name for name, path in files.items() if path.stat().st_mode & stat.S_IXUSR)
+    except OSError as exc:
+        raise TransferError(str(exc.filename), f"cannot be looked at: {exc.strerror}") from exc
 
 
 def _named_folder(work: Path, pattern: str) -> str | None:

@@ -15,14 +15,15 @@ Json = Any  # a JSON value
 class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One stored file. ``name`` is its path relative to the working directory (``result/…`` for the result folder).
 
-    With ``folder`` it is the archive of that folder. ``expires_at`` is set by the owner of the job; ``is_expired``: the
-    store may not have it any more.
+    With ``folder`` it is the archive of that folder. ``is_executable``: its owner could execute it, and can again where
+    it is fetched. ``expires_at`` is set by the owner of the job; ``is_expired``: the store may not have it any more.
     """
 
     name: str
     sha256: str
     size_bytes: int
     folder: str | None = None
+    is_executable: bool = False
     expires_at: datetime | None = None
     is_expired: bool = False
 

@@ -37,6 +37,7 @@ class ArtifactJson(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     size_bytes: int
     folder: str | None
+    is_executable: bool
     expires_at: str | None
     is_expired: bool
 
@@ -220,6 +221,7 @@ def _artifact(ref: ArtifactRef) -> ArtifactJson:
         sha256=ref.sha256,
         size_bytes=ref.size_bytes,
         folder=ref.folder,
+        is_executable=ref.is_executable,
         expires_at=_optional(ref.expires_at),
         is_expired=ref.is_expired,
     )

@@ -70,7 +70,8 @@ def render_order(live: LiveJob, task_no: int, now: datetime) -> msgspec.Raw:
 def memo_of(live: LiveJob, task_no: int, now: datetime) -> str:
     """Returns what the result of a task with ``memoize`` is kept under: a digest of everything it may depend on.
 
-    That is: group, job type, the task as rendered, names and contents of the artifacts that it gets, and its key.
+    That is: group, job type, the task as rendered, names, contents and executability of the artifacts that it gets,
+    and its key.
 
     Raises:
         TemplateError: the task or the key cannot be rendered.
@@ -80,7 +81,9 @@ def memo_of(live: LiveJob, task_no: int, now: datetime) -> str:
     rendered = task.compiled.render(context)
     key = task.compiled.memo_key(context, rendered)
     order = encode_order(live.record.job_type, task.definition, rendered, ())
-    given = [[(each.name, each.sha256) for each in fetch.artifacts] for fetch in _fetches(live, task)]
+    given = [
+        [(each.name, each.sha256, each.is_executable) for each in fetch.artifacts] for fetch in _fetches(live, task)
+    ]
     return hashlib.sha256(_encode((GROUP, order, given, key))).hexdigest()
 
 

@@ -138,6 +138,21 @@ async def test_artifacts_travel_to_the_next_task_at_the_same_paths(owner: Script
     assert [text for *_, text in await owner.lines()] == ["1", "2", "1", "a.csv", "deep"]
 
 
+async def test_a_program_that_one_task_leaves_another_can_run(owner: ScriptedOwner) -> None:
+    script = (
+        "printf '#!/bin/sh\\necho ran\\n' > run; chmod 700 run",
+        "echo data > plain",
+        'cp run "$FORMICARY_RESULT_DIR"',
+    )
+    end = await owner.run(shell(*script, artifacts=ArtifactsPolicy(paths=("run", "plain"))))
+    assert {ref.name: ref.is_executable for ref in end.artifacts} == {"plain": False, "result/run": True, "run": True}
+
+    look = ("./run && result/run", "test ! -x plain")
+    end = await owner.run(shell(*look, fetches=(Fetch("t", 0, 1, end.artifacts),)), task_no=1)
+    assert end.is_success, end.error_message
+    assert [text for *_, text in await owner.lines()] == ["ran", "ran"]
+
+
 async def test_artifacts_are_kept_after_the_ends_that_the_policy_names(owner: ScriptedOwner) -> None:
     ends = {}
     for number, when in enumerate(ArtifactWhen):

@@ -43,7 +43,15 @@ async def test_an_ended_job_shows_what_ran_and_the_rest_as_skipped(api: Api, fro
 
     assert (first["state"], first["attempt"], first["ant_id"], first["exit_code"]) == ("COMPLETED", 1, "ant-1", 0)
     assert first["outputs"] == {"row_count": 3}
-    ref = {"name": "a.csv", "sha256": "00", "size_bytes": 1, "folder": None, "expires_at": None, "is_expired": False}
+    ref = {
+        "name": "a.csv",
+        "sha256": "00",
+        "size_bytes": 1,
+        "folder": None,
+        "is_executable": False,
+        "expires_at": None,
+        "is_expired": False,
+    }
     assert first["artifacts"] == [ref]
     assert (second["state"], second["attempt"]) == ("SKIPPED", 0)
 

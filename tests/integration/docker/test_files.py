@@ -20,7 +20,10 @@ ROOM_BYTES = 100 * 2**20
 
 async def test_what_the_folder_holds_goes_in_and_what_the_paths_name_comes_out(bench: Bench) -> None:
     docker = spec(
-        "cat deep/er/in.txt", "ls -l run.sh | cut -c1-10", "mkdir -p dist/x", "echo a > dist/x/a.bin; echo b > b"
+        "cat deep/er/in.txt",
+        "ls -l run.sh | cut -c1-10",
+        "mkdir -p dist/x",
+        "echo a > dist/x/a.bin; chmod 750 dist/x/a.bin; echo b > b",
     )
     attempt = bench.attempt(docker)
     folder = attempt.folder.path()
@@ -33,6 +36,7 @@ async def test_what_the_folder_holds_goes_in_and_what_the_paths_name_comes_out(b
 
     assert ended.text == "brought\n-rwxr-xr-x\n"
     assert (folder / "dist/x/a.bin").read_text() == "a\n"
+    assert (folder / "dist/x/a.bin").stat().st_mode & 0o777 == 0o750
     assert not (folder / "b").exists()
 
 
