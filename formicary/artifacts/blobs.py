@@ -17,7 +17,6 @@ artifact and the commit that refers to it anything may happen. Rules that keep a
 - Readers take any copy: all have the same bytes.
 """
 
-import asyncio
 import contextlib
 import hashlib
 import re
@@ -33,6 +32,7 @@ from formicary.artifacts.base import (
     ArtifactStore,
     Stored,
 )
+from formicary.artifacts.files import in_thread, open_source
 from formicary.model.holders import Holder
 
 PREFIX: Final = "blobs/"
@@ -107,7 +107,7 @@ class Blobs:
             ArtifactStoreUnavailableError: it could not be stored.
             ArtifactCorruptError: the file changed meanwhile.
         """
-        stored = await asyncio.to_thread(digest_of, source)
+        stored = await in_thread("read", lambda: digest_of(source))
         if await self.claim(stored.sha256, holder):
             return stored
         key = new_key(stored.sha256, holder)
@@ -184,8 +184,12 @@ def new_key(sha256: str, holder: Holder) -> str:
 
 
 def digest_of(source: Path) -> Stored:
-    """Returns digest and size of a file. Blocks."""
-    with source.open("rb") as file:
+    """Returns digest and size of a regular file; a link is not followed. Blocks.
+
+    Raises:
+        ArtifactStoreUnavailableError: it is something else, such as a pipe, which may have no end.
+    """
+    with open_source(source) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return Stored(sha256, file.tell())
 

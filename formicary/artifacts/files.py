@@ -9,6 +9,7 @@ import os
 import secrets
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -185,7 +186,7 @@ async def _chunks_of(file: BinaryIO, left_bytes: int) -> AsyncGenerator[bytes, N
         yield chunk
 
 
-def open_source(source: Path) -> BinaryIO:
+def open_source(source: Path) -> FileIO:
     """Opens a file that is to be stored; a link is not followed."""
     return regular(os.open(source, READ_FLAGS), str(source))
 
@@ -201,7 +202,7 @@ def open_source_and_read(source: Path, limit_bytes: int) -> tuple[BinaryIO, byte
         raise
 
 
-def regular(descriptor: int, name: str) -> BinaryIO:
+def regular(descriptor: int, name: str) -> FileIO:
     """Returns the file behind a descriptor, which is closed where it is no regular file."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

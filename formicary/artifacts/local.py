@@ -10,14 +10,14 @@ Rules:
 
 import contextlib
 import errno
+import itertools
 import os
-import posixpath
 import secrets
 import stat
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from formicary.artifacts.base import ArtifactMissingError, ArtifactStore, Stored
 from formicary.artifacts.files import (
@@ -35,6 +35,9 @@ from formicary.artifacts.files import (
     write_draft,
 )
 from formicary.artifacts.keys import RESERVED_PREFIX, check_key
+
+#: Keys that are read by one thread call.
+_PAGE_KEYS: Final = 1000
 
 
 class LocalStore(ArtifactStore):
@@ -101,9 +104,11 @@ class LocalStore(ArtifactStore):
         await in_thread("delete", lambda: self._remove(parts))
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
-        """Yields the keys that begin with ``prefix``, sorted."""
-        for key in await in_thread("read", lambda: sorted(self._keys(prefix))):
-            yield key
+        """Yields the keys that begin with ``prefix``, sorted; memory holds the names of one folder a level."""
+        keys = self._keys(prefix)
+        while page := await in_thread("read", lambda: list(itertools.islice(keys, _PAGE_KEYS))):
+            for key in page:
+                yield key
 
     async def sweep(self, older_than_s: float) -> int:
         """Deletes drafts whose last byte is older than that."""
@@ -159,26 +164,34 @@ class LocalStore(ArtifactStore):
 
     def _keys(self, prefix: str) -> Iterator[str]:
         # Only the folder that the prefix names can hold keys that begin with it.
-        folder = prefix.rpartition("/")[0]
+        folder, _, beginning = prefix.rpartition("/")
+        yield from self._keys_below(check_key(folder) if folder else (), beginning)
+
+    def _keys_below(self, parts: tuple[str, ...], beginning: str = "") -> Iterator[str]:
+        for name in self._names(parts, beginning):
+            if name.endswith("/"):
+                yield from self._keys_below((*parts, name[:-1]))
+            else:
+                yield "/".join((*parts, name))
+
+    def _names(self, parts: tuple[str, ...], beginning: str) -> Sequence[str]:
+        """Returns the files and, with a slash behind them, the folders of a folder: keys in them sort like this."""
         try:
-            start = open_folder(self._root, check_key(folder) if folder else (), create=False)
+            folder = open_folder(self._root, parts, create=False)
         except (FileNotFoundError, NotADirectoryError):
-            return
+            return []
         try:
-            for parent, _, names, descriptor in os.fwalk(dir_fd=start):
-                for name in names:
-                    key = posixpath.normpath(posixpath.join(folder, parent, name))
-                    if key.startswith(prefix) and not name.startswith(RESERVED_PREFIX) and _is_file(name, descriptor):
-                        yield key
+            with os.scandir(folder) as entries:
+                wanted = [entry for entry in entries if entry.name.startswith(beginning) and _is_ours(entry)]
+                return sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in wanted)
         finally:
-            os.close(start)
+            os.close(folder)
 
 
-def _is_file(name: str, folder: int) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
+def _is_ours(entry: "os.DirEntry[str]") -> bool:
+    """Says whether it is a file that is whole, or a folder."""
+    is_either = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+    return is_either and not entry.name.startswith(RESERVED_PREFIX)
 
 
 def _remove_older(name: str, folder: int, before: float) -> bool:

@@ -24,6 +24,7 @@ Json = Any  # a JSON value
 _CONNECT_TIMEOUT_S = 10.0
 #: How long an answer may take beyond what was asked for, in seconds.
 _ANSWER_TIMEOUT_S = 60.0
+_READ_BYTES = 64 * 1024
 
 
 class Answer(NamedTuple):
@@ -76,10 +77,14 @@ class Client:
         connection = self._connection(None)
         try:
             response = self._send(connection, "GET", _with_query(path, query), None, {})
-            while line := response.readline():
-                yield line
+            rest = b""
+            while data := response.read1(_READ_BYTES):  # readline takes a connection that breaks off for the end
+                *lines, rest = (rest + data).split(b"\n")
+                yield from (line + b"\n" for line in lines)
             if response.length:
                 raise UnavailableError(f"{self.server} closed the connection before its answer was complete")
+        except http.client.IncompleteRead as error:
+            raise UnavailableError(f"{self.server} closed the connection before its answer was complete") from error
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         finally:

@@ -21,6 +21,7 @@ from formicary.queen.manager.submissions import Submitted
 log = structlog.get_logger(__name__)
 
 _DEFAULT_PAGE = 50
+_NO_LINES: list[LogLine] = []
 _RESTART = msgspec.json.Decoder(RestartRequest)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -113,25 +114,32 @@ class Routes:
         return _json(wire.job_json(await self._manager.restart(request.match_info["job_id"], wanted)), 202)
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
-        """Sends output as JSON Lines; with ``follow=1`` until the job ended and all of it was sent."""
+        """Sends output as JSON Lines; with ``follow=1`` until the job ended and all of it was sent.
+
+        What cannot be read in the middle shows as a body cut short: the last chunk of HTTP never comes.
+        """
         reading.known_query(request, "task_type", "attempt", "follow", "tail", "after", "limit")
         job_id, task_type = request.match_info["job_id"], request.query.get("task_type")
         attempt = reading.integer(request, "attempt", 1, 2**31 - 1)
         is_following = reading.flag(request, "follow")
         read = self._manager.follow_log if is_following else self._manager.log_lines
         pages = await read(job_id, task_type, attempt, reading.log_extent(request))
+        # Before the head leaves: where nothing can be read now, the answer is an error that says so.
+        first = await anext(pages, _NO_LINES)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
         await response.prepare(request)
         async with _cut_on_error(request):
-            await self._send_pages(response, pages)
+            await self._send_pages(response, first, pages)
         return response
 
-    async def _send_pages(self, response: web.StreamResponse, pages: AsyncIterator[list[LogLine]]) -> None:
-        async for lines in pages:
+    async def _send_pages(
+        self, response: web.StreamResponse, first: list[LogLine], pages: AsyncIterator[list[LogLine]]
+    ) -> None:
+        lines: list[LogLine] | None = first
+        while lines is not None:
             if lines:
                 await response.write(wire.json_lines(lines))
-            if self._closing.is_set():
-                break
+            lines = None if self._closing.is_set() else await anext(pages, None)
         await response.write_eof()
 
     async def artifact(self, request: web.Request) -> web.StreamResponse:

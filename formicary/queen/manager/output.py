@@ -5,12 +5,13 @@ to keep nothing but the last number it saw, and wherever the lines are meanwhile
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from formicary.artifacts.base import ArtifactError, ArtifactStoreUnavailableError
 from formicary.clock import Clock
-from formicary.errors import UnavailableError
+from formicary.errors import FormicaryError, UnavailableError
 from formicary.ids import JobId
 from formicary.model.jobs import LogLine
 from formicary.queen.log_reader import LogReader, LogSources, Wanted
@@ -24,6 +25,12 @@ _LOOK_S = 0.5
 _BACKLOG_LOOK_S = 0.01
 #: How long the lines of an ended job are waited for, in seconds.
 LAST_LINES_S = 5.0
+
+
+class OutputLostError(FormicaryError):
+    """Moved output is not in the artifact store as it was put there: some of it cannot be had any more."""
+
+    code = "ERR_ARTIFACT"
 
 
 class Selection(NamedTuple):
@@ -47,15 +54,21 @@ EVERYTHING = Extent()
 
 
 async def stored_lines(sources: LogSources, selection: Selection, extent: Extent) -> AsyncIterator[list[LogLine]]:
-    """Yields what is stored now, in order of arrival, in pages."""
-    reader = await _reader(sources, selection, extent)
+    """Yields what is stored now, in order of arrival, in pages.
+
+    Raises:
+        UnavailableError: the database or the artifact store is away.
+        OutputLostError: some of it cannot be had any more.
+    """
     left = extent.limit
-    async for rows in reader.pages():
-        yield _lines(rows if left is None else rows[:left], selection)
-        if left is not None:
-            left -= len(rows)
-            if left <= 0:
-                return
+    with _translated(selection.job_id):
+        reader = await _reader(sources, selection, extent)
+        async for rows in reader.pages():
+            yield _lines(rows if left is None else rows[:left], selection)
+            if left is not None:
+                left -= len(rows)
+                if left <= 0:
+                    return
 
 
 class Follower:
@@ -70,16 +83,23 @@ class Follower:
     async def follow(
         self, selection: Selection, extent: Extent, has_ended: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[list[LogLine]]:
-        """Yields pages of new lines; an empty page now and then, so that the caller notices a reader that left."""
-        reader = await _reader(self._sources, selection, extent)
+        """Yields pages of new lines; an empty page now and then, so that the caller notices a reader that left.
+
+        Raises:
+            UnavailableError: the database or the artifact store is away.
+            OutputLostError: some of it cannot be had any more.
+        """
+        with _translated(selection.job_id):
+            reader = await _reader(self._sources, selection, extent)
         while True:
             future = self._signals.arm(selection.job_id)
             try:
                 is_last = await has_ended()
                 if is_last:
                     await wait_for_writers(self._backlog, self._clock)
-                async for rows in reader.pages():
-                    yield _lines(rows, selection)
+                with _translated(selection.job_id):
+                    async for rows in reader.pages():
+                        yield _lines(rows, selection)
                 if is_last:
                     return
                 yield []
@@ -94,6 +114,16 @@ async def wait_for_writers(backlog: LogBacklog, clock: Clock) -> None:
         async with asyncio.timeout(LAST_LINES_S):
             while await backlog.backlog():
                 await clock.sleep(_BACKLOG_LOOK_S)
+
+
+@contextmanager
+def _translated(job_id: JobId) -> Iterator[None]:
+    try:
+        yield
+    except ArtifactStoreUnavailableError as error:
+        raise UnavailableError(f"the artifact store, which has output of job {job_id}, is away: {error}") from error
+    except ArtifactError as error:
+        raise OutputLostError(f"output of job {job_id} is lost in the artifact store: {error}") from error
 
 
 async def _reader(sources: LogSources, selection: Selection, extent: Extent) -> LogReader:

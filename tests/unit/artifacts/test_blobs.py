@@ -1,11 +1,13 @@
 """Contents by digest: stored once, claimed, sealed, read from any copy."""
 
+import asyncio
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
-from formicary.artifacts.base import ArtifactCorruptError, ArtifactMissingError
+from formicary.artifacts.base import ArtifactCorruptError, ArtifactMissingError, ArtifactStoreUnavailableError
 from formicary.artifacts.blobs import PREFIX, Blobs, Shelf, folder_of, shelf_of
 from formicary.artifacts.local import LocalStore
 from formicary.model.holders import Holder
@@ -133,3 +135,13 @@ def test_names_that_are_none_of_a_shelf_are_left_alone() -> None:
     shelf = shelf_of(SHA256, ["README", "a.0.1", "a.0.1.ff", "a.0.1.ff.sealed", "a.b.claim", "b.2.3.claim"])
     assert shelf == Shelf(SHA256, ("a.0.1.ff",), frozenset({"a.0.1.ff"}), ("b.2.3.claim",))
     assert shelf.holders == {Holder("a", 0, 1), Holder("b", 2, 3)}
+
+
+async def test_what_is_no_regular_file_is_refused_at_once(blobs: Blobs, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(source)
+    os.mkfifo(tmp_path / "pipe")  # opening it for reading would wait for a writer
+    for path in (tmp_path / "link", tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "missing"):
+        with pytest.raises(ArtifactStoreUnavailableError):
+            async with asyncio.timeout(5):
+                await blobs.add(path, FIRST)
+    assert [key async for key in blobs.store.list("")] == []

@@ -115,3 +115,13 @@ async def test_a_sweep_takes_drafts_that_nobody_writes_any_more(store: LocalStor
     os.utime(tmp_path / "store" / "a" / "b", (0, 0))
     assert await store.sweep(3600) == 1
     assert sorted(path.name for path in (tmp_path / "store" / "a").iterdir()) == [".formicary-new", "b"]
+
+
+async def test_a_listing_reads_a_folder_when_it_comes_to_it(tmp_path: Path, store: LocalStore) -> None:
+    for name in [*(f"a/{number:04}" for number in range(1500)), "b/1"]:
+        (tmp_path / "store" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "store" / name).touch()
+    keys = store.list("")
+    assert await anext(keys) == "a/0000"
+    (tmp_path / "store/b/2").touch()
+    assert [key async for key in keys][-2:] == ["b/1", "b/2"]

@@ -5,11 +5,14 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from random import Random
 
+import aiohttp
 import pytest
 
 from formicary.artifacts.base import ArtifactMissingError
 from formicary.artifacts.local import LocalStore
+from formicary.cli.client import Client
 from formicary.clock import SystemClock
+from formicary.errors import UnavailableError
 from formicary.ids import JobId
 from formicary.queen.log_archiver import LogArchiver
 from formicary.queen.log_reader import LogReader, LogSources, Wanted
@@ -205,9 +208,56 @@ async def test_output_whose_object_is_gone_is_an_error_not_a_gap(
         [rows async for rows in LogReader(sources, Wanted(job_id)).pages()]
 
 
+async def test_output_that_cannot_be_read_now_is_answered_503(
+    api: Api, front: QueenFront, job_id: JobId, archiver: LogArchiver, tmp_path: Path
+) -> None:
+    await front.logs.append([chunk(job_id, 0, range(1, 11))])
+    await front.end_job(job_id, "COMPLETED")
+    await archiver.run_once()
+    make_unreadable(tmp_path / "artifacts" / (await objects(front))[0])
+    for query in ("", "tail=3", "follow=1", "limit=2"):
+        async with api.session.get(f"{JOBS}/{job_id}/logs?{query}") as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "1")
+            assert "the artifact store" in (await response.json())["detail"]
+
+
+async def test_output_that_is_lost_is_answered_with_an_error_that_says_so(
+    api: Api, front: QueenFront, job_id: JobId, archiver: LogArchiver
+) -> None:
+    await front.logs.append([chunk(job_id, 0, [1])])
+    await front.end_job(job_id, "COMPLETED")
+    await archiver.run_once()
+    await front.artifacts.delete((await objects(front))[0])
+    status, problem = await api.call("GET", f"{JOBS}/{job_id}/logs")
+    assert (status, problem["code"]) == (500, "ERR_ARTIFACT")
+    assert job_id in problem["detail"]
+
+
+@pytest.mark.parametrize("query", ["", "follow=1"])
+async def test_output_that_ends_in_the_middle_does_not_look_complete(
+    api: Api, front: QueenFront, job_id: JobId, sources: LogSources, leader: Leader, tmp_path: Path, query: str
+) -> None:
+    await append_much(front, job_id)
+    await front.end_job(job_id, "COMPLETED")
+    await LogArchiver(sources, leader, SystemClock(), 0.0, part_bytes=1).run_once()
+    make_unreadable(tmp_path / "artifacts" / (await objects(front))[-1])
+    with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+        await read_log(api, job_id, query)
+
+    client = Client(front.server.address, None)
+    with pytest.raises(UnavailableError):
+        await asyncio.to_thread(lambda: list(client.lines(f"{JOBS}/{job_id}/logs", {})))
+
+
 @pytest.mark.parametrize("query", ["tail=-1", "tail=x", "after=-1", "limit=0", "tail=1&after=1", "limit=1&follow=1"])
 async def test_a_wrong_question_is_refused(api: Api, job_id: JobId, query: str) -> None:
     assert (await api.call("GET", f"{JOBS}/{job_id}/logs?{query}"))[0] == 422
+
+
+def make_unreadable(path: Path) -> None:
+    """Puts in an object's place what no store can read."""
+    path.unlink()
+    path.mkdir()
 
 
 class CountingStore(LocalStore):
