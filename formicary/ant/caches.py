@@ -27,8 +27,6 @@ from formicary.model.jobs import CacheRecord, CacheResult
 
 T = TypeVar("T")
 
-#: All caches until there are groups.
-GROUP: Final = "default"
 #: Of the digest of ``key_paths`` in a key, in hexadecimal characters.
 _DIGEST_CHARS: Final = 32
 _LONGEST_PROBLEM: Final = 500
@@ -61,7 +59,7 @@ class CacheUse:
         self._folder = folder
         self._log = log
         self._limit_s = order.timeout_s
-        self._scope = CacheScope(GROUP, order.job_type)
+        self._scope = CacheScope(order.group, order.job_type)
         self._key = ""
         self._result = CacheResult.MISS
         self._restored: CacheEntry | None = None
@@ -192,10 +190,24 @@ class CacheUse:
     async def _put(self, archive: Path, packed: Packed) -> None:
         now, expires_after_s = self._caches.clock.now(), self._policy.expires_after_s
         entry = caches.new_entry(self._scope, self._key, now, expires_after_s, packed.size_bytes, packed.sha256)
+        if await self._is_copied(entry):
+            await self._log.note(f"cache {self._key!r}: equals what was restored, so its bytes are not sent again")
+            return
         stored = await self._store.put(entry.name, archive)
         if stored.sha256 != packed.sha256:
             await self._store.delete(entry.name)
             raise ArtifactError("the archive changed on its way to the store")
+
+    async def _is_copied(self, entry: CacheEntry) -> bool:
+        """Says whether the store made the entry of what was restored, because the contents are equal."""
+        restored = self._restored
+        if restored is None or (restored.sha256, restored.size_bytes) != (entry.sha256, entry.size_bytes):
+            return False
+        try:
+            await self._store.copy(restored.name, entry.name)
+        except ArtifactError:  # evicted meanwhile, or beyond what the store can copy: then it is sent
+            return False
+        return True
 
     async def _tell_left_out(self, packed: Packed) -> None:
         if packed.left_out:

@@ -84,6 +84,15 @@ class ArtifactStore(ABC):
         """Writes the content to ``target``, which appears only when it is whole and its digest is right."""
 
     @abstractmethod
+    async def copy(self, source: str, target: str) -> None:
+        """Puts the content of one key under another one too; its bytes do not leave the store.
+
+        Raises:
+            ArtifactMissingError: nothing under ``source``.
+            ArtifactStoreUnavailableError: it could not be done; perhaps by ``put``.
+        """
+
+    @abstractmethod
     async def presign(self, key: str, expires_s: float) -> str | None:
         """Returns a URL from which anyone can get the content for a while, or None where there is no such thing.
 

@@ -111,6 +111,17 @@ class Draft:
             os.fsync(self._folder)
         self._close()
 
+    def link(self, name: str, folder: int) -> None:
+        """Shows a file that is there already, durably, under this one's name too; nothing was written."""
+        # As long as the draft is there, nobody removes the folder that it lies in as an empty one.
+        link = f"{self._temporary}-link"
+        os.link(name, link, src_dir_fd=folder, dst_dir_fd=self._folder, follow_symlinks=False)
+        os.rename(link, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        with contextlib.suppress(FileNotFoundError):  # it stays where it has the name already
+            os.unlink(link, dir_fd=self._folder)
+        os.fsync(self._folder)
+        self.discard()
+
     def discard(self) -> None:
         """Leaves nothing."""
         with contextlib.suppress(FileNotFoundError):

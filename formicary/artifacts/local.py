@@ -88,6 +88,11 @@ class LocalStore(ArtifactStore):
         async with contextlib.aclosing(self._chunks(key)) as chunks:
             await write_draft(draft, chunks, is_durable=False, sha256=sha256)
 
+    async def copy(self, source: str, target: str) -> None:
+        """Links a second name to a file: its bytes never change."""
+        parts, new = check_key(source), check_key(target)
+        await in_thread("copy", lambda: self._link(parts, new))
+
     async def presign(self, key: str, expires_s: float) -> str | None:
         """Returns None: a folder has no URL for others."""
         check_key(key)
@@ -133,6 +138,21 @@ class LocalStore(ArtifactStore):
             raise ArtifactMissingError(f"there is no artifact {key}") from None
         finally:
             os.close(folder)
+
+    def _link(self, source: tuple[str, ...], target: tuple[str, ...]) -> None:
+        draft = Draft.below(self._root, target)
+        try:
+            folder = open_folder(self._root, source[:-1], create=False)
+            try:
+                draft.link(source[-1], folder)
+            finally:
+                os.close(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            draft.discard()
+            raise ArtifactMissingError(f"there is no artifact {'/'.join(source)}") from None
+        except BaseException:
+            draft.discard()
+            raise
 
     def _remove(self, parts: tuple[str, ...]) -> None:
         if self._unlink(parts, os.unlink):

@@ -37,6 +37,7 @@ from formicary.artifacts.s3_upload import SMALL_BYTES, Upload
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
     from types_aiobotocore_s3.type_defs import (
+        CopySourceTypeDef,
         HeadObjectOutputTypeDef,
         ListMultipartUploadsOutputTypeDef,
         ListObjectsV2OutputTypeDef,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 #: Signed URLs live for a week at most, in seconds.
 _LONGEST_SIGNATURE_S: Final = 7 * 24 * 3600
+#: How much longer than another request the server's copying of an object may take, in seconds.
+_LONGEST_COPY_S: Final = 300.0
 #: Written at every start to prove that it can be; a key of ours never begins so.
 _PROBE: Final = f"{RESERVED_PREFIX}probe"
 
@@ -108,6 +111,16 @@ class S3Store(ArtifactStore):
         draft = await in_thread("write", lambda: Draft.at(target), Draft.discard)
         async with contextlib.aclosing(download.chunks()) as chunks:
             await write_draft(draft, chunks, is_durable=False, sha256=sha256)
+
+    async def copy(self, source: str, target: str) -> None:
+        """Has the server copy an object of at most 5 GiB."""
+        origin: CopySourceTypeDef = {"Bucket": self._options.bucket, "Key": self._checked_name(source)}
+        place = self._connection.place(self._checked_name(target))
+        await self._connection.call(
+            f"copy artifact {source}",
+            lambda client: client.copy_object(**place, CopySource=origin),
+            longer_s=_LONGEST_COPY_S,
+        )
 
     async def presign(self, key: str, expires_s: float) -> str | None:
         """Returns a URL to GET."""

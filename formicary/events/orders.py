@@ -4,6 +4,7 @@ import msgspec
 
 from executors.specs import Spec
 from formicary.model.definition import ArtifactsPolicy, CachePolicy
+from formicary.model.groups import DEFAULT_GROUP
 from formicary.model.jobs import ArtifactRef
 
 
@@ -17,7 +18,7 @@ class Fetch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A rendered task. ``secrets`` are the values to mask in its output."""
+    """A rendered task of a job of ``group``. ``secrets`` are the values to mask in its output."""
 
     job_type: str
     task_type: str
@@ -28,3 +29,4 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     fetches: tuple[Fetch, ...] = ()
     secrets: tuple[str, ...] = ()
     cache: CachePolicy | None = None
+    group: str = DEFAULT_GROUP

@@ -10,6 +10,7 @@ import msgspec
 from formicary.clock import time_text
 from formicary.errors import FormicaryError
 from formicary.events.orders import Fetch
+from formicary.model.groups import DEFAULT_GROUP
 from formicary.model.states import ErrorCode
 from formicary.queen.supervisor.live import LiveJob
 from formicary.queen.supervisor.program import TaskProgram, encode_order
@@ -21,7 +22,6 @@ from formicary.template.context import JobScope, TaskContext
 Json = Any  # a JSON value
 
 #: Whose all jobs are, until there are groups.
-GROUP = "default"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.json.Decoder(dict).decode
@@ -84,7 +84,7 @@ def memo_of(live: LiveJob, task_no: int, now: datetime) -> str:
     given = [
         [(each.name, each.sha256, each.is_executable) for each in fetch.artifacts] for fetch in _fetches(live, task)
     ]
-    return hashlib.sha256(_encode((GROUP, order, given, key))).hexdigest()
+    return hashlib.sha256(_encode((DEFAULT_GROUP, order, given, key))).hexdigest()
 
 
 class ArtifactsExpiredError(FormicaryError):
@@ -122,7 +122,7 @@ def _injected(live: LiveJob, task_no: int | None, now: datetime) -> dict[str, Js
         "job_retry": job.retries_used,
         "job_elapsed_s": round((now - started).total_seconds(), 3),
         "user": record.user_name,
-        "group": GROUP,
+        "group": DEFAULT_GROUP,
     }
     if task_no is not None:
         cell = live.run.tasks[task_no]

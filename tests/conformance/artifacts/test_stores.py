@@ -127,6 +127,21 @@ async def test_a_corrupt_fetch_leaves_nothing(store: ArtifactStore, work: Path) 
     assert names(work) == ["file", "target"]
 
 
+async def test_a_copy_stands_by_itself(store: ArtifactStore, work: Path) -> None:
+    stored = await store.put("of/a b!", write(work, b"content"))
+    await store.copy("of/a b!", "to/c d!")
+    await store.copy("of/a b!", "to/c d!")
+    await store.delete("of/a b!")
+    assert await read(store, "to/c d!", stored.sha256) == b"content"
+    assert [key async for key in store.list("")] == ["to/c d!"]
+
+
+async def test_a_copy_of_nothing_is_missing_and_leaves_nothing(store: ArtifactStore, work: Path) -> None:
+    with pytest.raises(ArtifactMissingError):
+        await store.copy("nothing", "to/c")
+    assert [key async for key in store.list("")] == []
+
+
 async def test_deleting_is_safe_twice(store: ArtifactStore, work: Path) -> None:
     await store.put("a/b/c", write(work, b""))
     await store.put("a/d", write(work, b""))

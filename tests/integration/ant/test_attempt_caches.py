@@ -72,6 +72,25 @@ async def test_a_new_key_begins_with_the_newest_that_a_restore_key_finds_and_is_
     assert (third.is_success, record(third).restored_key) == (True, "deps-2")
 
 
+async def test_a_restored_cache_that_did_not_change_is_stored_under_the_new_key_without_its_bytes(
+    make_ant: Any, bus: Bus, tmp_path: Path
+) -> None:
+    counting = CountingStore(tmp_path / "counting")
+    await counting.open()
+    ant = await make_ant(slots=1, store=counting)
+    owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
+    await owner.run(cached(*INSTALL, key="deps-1"))
+    same = await owner.run(cached(*INSTALL, key="deps-2", restore_keys=("deps-",)), task_no=1)
+    assert (record(same).result, bool(record(same).stored_bytes)) == (CacheResult.RESTORED, True)
+    assert (counting.puts, len(await stored_names(counting))) == (1, 2)
+    assert "cache 'deps-2': equals what was restored, so its bytes are not sent again" in await system_lines(owner, 1)
+
+    hit = await owner.run(cached(*INSTALL, key="deps-2"), task_no=2)
+    assert (hit.is_success, record(hit).result) == (True, CacheResult.HIT)
+    await owner.run(cached("echo more > deps/more", key="deps-3", restore_keys=("deps-",)), task_no=3)
+    assert (counting.puts, len(await stored_names(counting))) == (2, 3)
+
+
 async def test_key_paths_make_the_contents_a_part_of_the_key(
     owner: ScriptedOwner, store: LocalStore, tmp_path: Path
 ) -> None:
@@ -110,6 +129,12 @@ async def test_caches_of_another_job_type_are_not_seen(owner: ScriptedOwner) -> 
     await owner.run(cached(*INSTALL))
     end = await owner.run(cached(*INSTALL, restore_keys=("k",), job_type="other"), task_no=1)
     assert record(end).result is CacheResult.MISS
+
+
+async def test_caches_of_another_group_are_not_seen(owner: ScriptedOwner) -> None:
+    await owner.run(cached(*INSTALL))
+    other = await owner.run(cached(*INSTALL, group="other", restore_keys=("k",)), task_no=1)
+    assert record(other).result is CacheResult.MISS
 
 
 async def test_a_damaged_cache_is_a_miss_that_is_told_and_replaced(owner: ScriptedOwner, store: LocalStore) -> None:
@@ -166,6 +191,16 @@ async def test_a_name_that_is_no_text_and_a_secret_in_it_harm_neither_task_nor_l
 async def test_a_pattern_that_is_none_is_said_and_fails_nothing(owner: ScriptedOwner) -> None:
     end = await owner.run(cached("true", paths=("[z-a]",)))
     assert (end.is_success, "is no glob" in str(record(end).problem)) == (True, True)
+
+
+class CountingStore(LocalStore):
+    """A local store that counts what is sent to it."""
+
+    puts = 0
+
+    async def put(self, key: str, source: Path) -> Stored:
+        self.puts += 1
+        return await super().put(key, source)
 
 
 class BrokenStore(LocalStore):
