@@ -15,7 +15,7 @@ _PORT = 27_777
 
 
 async def submit_to_completed() -> list[Figure]:
-    """HTTP submit, then HTTP wait for the end, one job at a time."""
+    """HTTP submit that waits for the end, one job at a time."""
     async with colony(slots=8) as running:
         p50_s, p99_s = await job_times(running)
         commit_s = await _bare_commit(running)

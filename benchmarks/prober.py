@@ -1,6 +1,6 @@
 """One job after the other, from a process of its own: ``python -m benchmarks.prober PORT COUNT`` prints p50, p99 in s.
 
-Over one kept connection: submit, then wait for the end.
+Over one kept connection: submissions that wait for their job's end.
 """
 
 import asyncio
@@ -27,8 +27,7 @@ async def probe(port: int, count: int) -> tuple[float, float]:
 
 async def _one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
     start = time.perf_counter()
-    job = await _ask(reader, writer, b"POST /api/v1/jobs", _SUBMIT)
-    job = await _ask(reader, writer, f"GET /api/v1/jobs/{job['id']}?wait_s=30".encode(), b"")
+    job = await _ask(reader, writer, b"POST /api/v1/jobs?wait_s=30", _SUBMIT)
     elapsed_s = time.perf_counter() - start
     if job["state"] != "COMPLETED":
         raise AssertionError(job)

@@ -62,7 +62,6 @@ class KafkaBroker(Broker):
         for subscription in list(self._subscriptions):
             await subscription.close()
         self._calls.close()
-        await self._readers.close()
         await self._link.close()
 
     async def publish(self, messages: Sequence[Message]) -> None:
@@ -109,13 +108,13 @@ class KafkaBroker(Broker):
     async def _read_once(
         self, topic: str, after: Position | Edge, max_count: int, wait_s: float
     ) -> tuple[Position, list[Entry]]:
-        async with self._readers.borrow(topic, after) as reader:
-            offset = await reader.place(after)
-            return position_of(offset), await reader.take(offset, max_count, max(0.0, wait_s))
+        offset = await self._readers.place(topic, after)
+        offset, entries = await self._readers.take(topic, offset, max_count, max(0.0, wait_s))
+        return position_of(offset), entries
 
     async def end(self, topic: str) -> Position | Edge:
         """Returns the offset that the next message will have."""
-        offset = await self._call(lambda: self._end(topic))
+        offset = await self._call(lambda: self._readers.end(topic))
         return position_of(offset) if offset else Edge.START
 
     async def trim(self, topic: str, before: Position) -> None:
@@ -130,16 +129,8 @@ class KafkaBroker(Broker):
         """Deletes the topic's records."""
         await self._call(lambda: self._delete_records(topic, -1))
 
-    async def _end(self, topic: str) -> int:
-        async with self._readers.borrow(topic, Edge.END) as reader:
-            offset = await reader.place(Edge.END)
-            await reader.take(offset, 1, 0.0)
-            return offset
-
     async def _depth(self, topic: str, group: str) -> int:
-        async with self._readers.borrow(topic, Edge.START) as reader:
-            begin, end = await reader.place(Edge.START), await reader.end()
-            await reader.take(end, 1, 0.0)
+        begin, end = await self._readers.begin(topic), await self._readers.end(topic)
         ledger = await committed(self._link, topic, group) or Ledger(begin)
         ledger.skip_to(begin)
         return end - ledger.low - ledger.done_count

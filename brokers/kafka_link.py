@@ -153,6 +153,26 @@ class Link:
         """Makes the topics that do not exist."""
         await self._topics.ensure(topics)
 
+    async def ask_leader(self, topic: str, request: Any, lane: str | None) -> Any:
+        """Returns the answer of the server that leads a topic to a request of the driver's protocol.
+
+        Args:
+            lane: a connection for this request and what is asked on it later; None shares the producer's.
+        """
+        await self.ensure([topic])
+        await self._producer.partitions_for(topic)
+        client = self._producer.client
+        node = client.cluster.leader_for_partition(partition(topic))
+        if node is None or node < 0:
+            self.forget_topics()
+            raise kafka.LeaderNotAvailableError(topic)
+        return await client.send(node, request, **({} if lane is None else {"group": lane}))
+
+    def forget_topics(self) -> None:
+        """Has every topic and its leader looked for again, when they are used the next time."""
+        self._topics.forget_all()
+        self._producer.client.force_metadata_update()
+
     def consumer(self, group: str | None, **settings: Any) -> Any:
         """Returns a consumer that is not yet started; offsets are committed by its owner only."""
         return AIOKafkaConsumer(
@@ -214,10 +234,10 @@ def partition(topic: str) -> TopicPartition:
     return TopicPartition(topic, 0)
 
 
-def message_of(record: Any) -> Message:
+def message_of(topic: str, record: Any) -> Message:
     """Returns a record as a message."""
     headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
-    return Message(record.topic, (record.key or b"").decode(errors="replace"), record.value or b"", headers)
+    return Message(topic, (record.key or b"").decode(errors="replace"), record.value or b"", headers)
 
 
 def _nobody_asks(future: "asyncio.Future[Any]") -> None:

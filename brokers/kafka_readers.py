@@ -1,126 +1,128 @@
-"""Reading logs by position: consumers without a group, each on one topic, kept where they stand for the next read."""
+"""Reading logs by position: one fetch request for one log at a time, which the server answers when a message is there.
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+The driver's consumer would fetch ahead, with tasks and a client of its own for each log: three more turns of the loop
+on the way of every message. What it knows beside, groups and resets, has no part in reading by position.
+
+Rules:
+
+- The server answers the requests of one connection in their order, so each fetch under way has a connection (a lane) to
+  itself. One whose caller was cancelled gets its answer first, then serves another.
+- What came beyond the wanted count is kept for the read that follows.
+"""
+
+import asyncio
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Final
 
 from aiokafka import errors as kafka
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.record.memory_records import MemoryRecords
 
 from brokers.base import Edge, Entry, Position
 from brokers.errors import PositionTrimmedError
-from brokers.kafka_link import Link, good_bye, message_of, partition
+from brokers.kafka_link import REQUEST_TIMEOUT_S, Link, message_of
 
-#: Idle readers that are kept; a queen reads two logs per shard.
+#: What one fetch brings, in bytes; a single message may have more.
+_FETCH_BYTES: Final = 2 * 2**20
+#: Longest wait of one fetch at the server, in seconds.
+_WAIT_S: Final = REQUEST_TIMEOUT_S / 3
+#: Logs for which more was fetched than was wanted; a queen reads two per shard.
 _KEPT: Final = 64
-#: Longest wait for messages that the server says are there, in milliseconds.
-_CATCH_UP_MS: Final = 5000
+#: What the server calls the edges of a log.
+_EARLIEST, _LATEST = -2, -1
 
-
-class Reader:
-    """A consumer of one topic that knows where it stands."""
-
-    def __init__(self, link: Link, topic: str) -> None:
-        self.topic = topic
-        self._consumer: Any = link.consumer(None, auto_offset_reset="none", fetch_max_wait_ms=250)
-        self._partition = partition(topic)
-        #: The next offset, or None where it is not known.
-        self.offset: int | None = None
-
-    async def start(self) -> None:
-        """Connects."""
-        await self._consumer.start()
-        self._consumer.assign([self._partition])
-
-    async def stop(self) -> None:
-        """Disconnects."""
-        await good_bye(self._consumer.stop())
-
-    async def place(self, after: Position | Edge) -> int:
-        """Returns the offset behind a position.
-
-        Raises:
-            PositionTrimmedError: the log does not reach back to it, or never reached it.
-        """
-        if after is Edge.END:
-            return await self.end()
-        if not isinstance(after, Edge) and self.offset is not None and offset_of(self.topic, after) == self.offset:
-            return self.offset
-        begin = await self._edge(self._consumer.beginning_offsets)
-        if after is Edge.START:
-            return begin
-        offset = offset_of(self.topic, after)
-        if not begin <= offset <= await self.end():
-            raise PositionTrimmedError(self.topic)
-        return offset
-
-    async def take(self, offset: int, max_count: int, wait_s: float) -> list[Entry]:
-        """Returns entries from ``offset`` on; none only if there were none at the end of the wait."""
-        if self.offset != offset:
-            self._consumer.seek(self._partition, offset)
-        self.offset = None  # unknown while the call is under way
-        records = await self._get(max(1, int(wait_s * 1000)), max_count)
-        if not records and await self.end() > offset:
-            records = await self._get(_CATCH_UP_MS, max_count)
-        self.offset = records[-1].offset + 1 if records else offset
-        return [Entry(position_of(record.offset + 1), message_of(record)) for record in records]
-
-    async def end(self) -> int:
-        """Returns the offset that the next message will have."""
-        return await self._edge(self._consumer.end_offsets)
-
-    async def _edge(self, ask: Any) -> int:
-        return int((await ask([self._partition]))[self._partition])
-
-    async def _get(self, wait_ms: int, max_count: int) -> list[Any]:
-        try:
-            found = await self._consumer.getmany(self._partition, timeout_ms=wait_ms, max_records=max_count)
-        except kafka.OffsetOutOfRangeError:
-            raise PositionTrimmedError(self.topic) from None
-        return list(found.get(self._partition, ()))
+_ANSWERED_BY_ANOTHER: Final = (
+    kafka.LeaderNotAvailableError,
+    kafka.NotLeaderForPartitionError,
+    kafka.UnknownTopicOrPartitionError,
+)
 
 
 class Readers:
-    """The idle readers of a broker."""
+    """Reads the logs of one cluster."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._idle: list[Reader] = []
+        self._lanes: list[str] = []
+        self._lane_numbers = itertools.count()
+        #: Log and offset -> the records from there on.
+        self._ahead: OrderedDict[tuple[str, int], Sequence[Any]] = OrderedDict()
 
-    @asynccontextmanager
-    async def borrow(self, topic: str, after: Position | Edge) -> AsyncIterator[Reader]:
-        """Lends a reader of a topic, where there is one one that stands at ``after``; a failed one is not kept."""
-        reader = self._pick(topic, after)
-        if reader is None:
-            await self._link.ensure([topic])
-            reader = Reader(self._link, topic)
-        try:
-            if reader.offset is None:
-                await reader.start()
-            yield reader
-        except BaseException:
-            await reader.stop()
-            raise
-        self._idle.append(reader)
-        if len(self._idle) > _KEPT:
-            await self._idle.pop(0).stop()
+    async def place(self, topic: str, after: Position | Edge) -> int:
+        """Returns the offset behind a position."""
+        if after is Edge.START:
+            return await self.begin(topic)
+        return await self.end(topic) if isinstance(after, Edge) else offset_of(topic, after)
 
-    async def close(self) -> None:
-        """Stops all."""
-        idle, self._idle = self._idle, []
-        for reader in idle:
-            await reader.stop()
+    async def begin(self, topic: str) -> int:
+        """Returns the offset of the oldest message."""
+        return await self._edge(topic, _EARLIEST)
 
-    def _pick(self, topic: str, after: Position | Edge) -> Reader | None:
-        found = [reader for reader in self._idle if reader.topic == topic]
-        if not found:
-            return None
-        best = next((reader for reader in found if _stands_at(reader, after)), found[0])
-        self._idle.remove(best)
-        return best
+    async def end(self, topic: str) -> int:
+        """Returns the offset that the next message will have."""
+        return await self._edge(topic, _LATEST)
 
+    async def take(self, topic: str, offset: int, max_count: int, wait_s: float) -> tuple[int, list[Entry]]:
+        """Returns entries from ``offset`` on, and the offset behind them; none if none came within one wait.
 
-def _stands_at(reader: Reader, after: Position | Edge) -> bool:
-    return not isinstance(after, Edge) and reader.offset is not None and position_of(reader.offset) == after
+        Raises:
+            PositionTrimmedError: the log does not reach back to the offset, or never reached it.
+        """
+        records = self._ahead.pop((topic, offset), None)
+        if records is None:
+            offset, records = await self._fetch(topic, offset, wait_s)
+        if not records:
+            return offset, []
+        taken, left = records[:max_count], records[max_count:]
+        offset = taken[-1].offset + 1
+        if left:
+            self._ahead[topic, offset] = left
+            if len(self._ahead) > _KEPT:
+                self._ahead.popitem(last=False)
+        return offset, [Entry(position_of(record.offset + 1), message_of(topic, record)) for record in taken]
+
+    async def _fetch(self, topic: str, offset: int, wait_s: float) -> tuple[int, Sequence[Any]]:
+        wait_ms = int(min(wait_s, _WAIT_S) * 1000)
+        where = [(topic, [(0, offset, _FETCH_BYTES)])]
+        lane = self._lanes.pop() if self._lanes else f"log {next(self._lane_numbers)}"
+        answer = asyncio.ensure_future(self._ask(topic, FetchRequest(wait_ms, 1, _FETCH_BYTES, 0, where), lane))
+        answer.add_done_callback(lambda done: self._answered(lane, done))
+        *_, data = await asyncio.shield(answer)
+        records: list[Any] = []
+        batches = MemoryRecords(data)
+        while batches.has_next():
+            batch: Any = batches.next_batch()
+            if not batch.validate_crc():
+                raise kafka.CorruptRecordException(f"topic {topic}, offset {offset}")
+            if not batch.is_control_batch:
+                records.extend(record for record in batch if record.offset >= offset)
+            offset = max(offset, batch.next_offset)
+        return offset, records
+
+    def _answered(self, lane: str, answer: "asyncio.Future[Any]") -> None:
+        self._lanes.append(lane)
+        if not answer.cancelled():
+            answer.exception()  # its caller may be gone
+
+    async def _edge(self, topic: str, edge: int) -> int:
+        *_, offset = await self._ask(topic, OffsetRequest(-1, 0, [(topic, [(0, edge)])]))
+        return int(offset)
+
+    async def _ask(self, topic: str, request: Any, lane: str | None = None) -> Any:
+        """Returns what the leader of a log says of its partition."""
+        answer = await self._link.ask_leader(topic, request, lane)
+        ((_, (facts,)),) = answer.topics
+        error = kafka.for_code(facts[1])
+        if error is kafka.OffsetOutOfRangeError:
+            raise PositionTrimmedError(topic)
+        if error in _ANSWERED_BY_ANOTHER:
+            self._link.forget_topics()
+        if error is not kafka.NoError:
+            raise error(topic)
+        return facts
 
 
 def position_of(offset: int) -> Position:

@@ -152,7 +152,8 @@ class Member(HoldingSubscription):
         for record in records:
             if not ledger.is_done(record.offset) and (place.topic, record.offset) not in self._owned:
                 rejections = ledger.rejections.get(record.offset, 0)
-                yield self._own(place.topic, record.offset, message_of(record), str(record.offset), rejections)
+                message = message_of(place.topic, record)
+                yield self._own(place.topic, record.offset, message, str(record.offset), rejections)
 
     async def _finish(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -245,7 +246,8 @@ class Listener(PullingSubscription):
             batches = await self._consumer.getmany(timeout_ms=_SLICE_MS, max_records=max_count)
             if batches:
                 self._link.lifeline.found()
-        return [Delivery(message_of(record), str(record.offset)) for records in batches.values() for record in records]
+        records = [record for batch in batches.values() for record in batch]
+        return [Delivery(message_of(record.topic, record), str(record.offset)) for record in records]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Has no effect: broadcasts are not redelivered."""

@@ -110,7 +110,10 @@ class Link:
         """Sends messages in their order and waits until the server has them."""
         with self.errors():
             topics = list({message.topic: None for message in messages})
-            producers = dict(zip(topics, await asyncio.gather(*map(self._producer, topics)), strict=True))
+            if len(topics) == 1:  # as most often: no task for what is there already
+                producers = {topics[0]: await self._producer(topics[0])}
+            else:
+                producers = dict(zip(topics, await asyncio.gather(*map(self._producer, topics)), strict=True))
             try:
                 for start in range(0, len(messages), _WINDOW):
                     await self._send_some(messages[start : start + _WINDOW], producers)

@@ -60,10 +60,15 @@ class Routes:
         ]
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
-        """Accepts a job: 201, or 200 with the first one for a key seen with the same body."""
+        """Accepts a job: 201, or 200 with the first one for a key seen with the same body.
+
+        With ``wait_s`` it answers when the job has ended or the time is up; the job is kept whoever leaves meanwhile.
+        """
+        wait_s = _wait_s(request)
         submission = reading.with_key(reading.job_request(await reading.body(request)), request)
         submitted = await self._manager.submit(submission)
-        return _json(wire.job_json(submitted.job), 201 if submitted.is_new else 200)
+        job = await self._until_closing(submitted.job.id, wait_s) if wait_s else submitted.job
+        return _json(wire.job_json(job), 201 if submitted.is_new else 200)
 
     async def submit_batch(self, request: web.Request) -> web.StreamResponse:
         """Accepts what is right of a batch, in one commit."""
@@ -82,12 +87,9 @@ class Routes:
 
     async def show_job(self, request: web.Request) -> web.StreamResponse:
         """Shows a job; with ``wait_s``, when it has ended or the time is up."""
-        job_id = request.match_info["job_id"]
-        if not request.query:
-            return _json(wire.job_json(await self._manager.job(job_id)))
-        reading.known_query(request, "wait_s")
-        wait_s = reading.number(request, "wait_s", 0, reading.MAX_WAIT_S) or 0.0
-        return _json(wire.job_json(await self._until_closing(job_id, wait_s)))
+        job_id, wait_s = request.match_info["job_id"], _wait_s(request)
+        job = await (self._until_closing(job_id, wait_s) if wait_s else self._manager.job(job_id))
+        return _json(wire.job_json(job))
 
     async def _until_closing(self, job_id: str, wait_s: float) -> JobView:
         waiting = asyncio.ensure_future(self._manager.wait_for_end(job_id, wait_s))
@@ -225,6 +227,13 @@ async def _cut_on_error(request: web.Request) -> AsyncIterator[None]:
         log.warning("answer_cut_short", path=request.path, error=str(error))
         if request.transport is not None:
             request.transport.abort()
+
+
+def _wait_s(request: web.Request) -> float:
+    if not request.query:
+        return 0.0
+    reading.known_query(request, "wait_s")
+    return reading.number(request, "wait_s", 0, reading.MAX_WAIT_S) or 0.0
 
 
 def _limit(request: web.Request) -> int:

@@ -211,3 +211,34 @@ async def test_a_database_that_is_away_is_answered_503_with_retry_after(api: Api
         assert int(response.headers["Retry-After"]) >= 1
     assert (await api.call("GET", "/health/ready"))[0] == 503
     assert (await api.call("GET", "/health/live"))[0] == 200
+
+
+async def test_a_submission_can_wait_for_the_end_of_its_job(api: Api, front: QueenFront) -> None:
+    body = {"job_type": "two", "params": {"region": "eu"}, "idempotency_key": "once"}
+    waiting = asyncio.create_task(api.call("POST", f"{JOBS}?wait_s=60", json=body))
+    async with asyncio.timeout(5):
+        while not front.wake.submitted_count:  # noqa: ASYNC110 - the recording double has no signal
+            await asyncio.sleep(0.01)
+    _, page = await api.call("GET", JOBS)
+
+    await front.end_job(page["items"][0]["id"], "COMPLETED")
+
+    async with asyncio.timeout(5):
+        status, job = await waiting
+        again, same = await api.call("POST", f"{JOBS}?wait_s=60", json=body)
+    assert (status, job["state"], job["id"]) == (201, "COMPLETED", page["items"][0]["id"])
+    assert (again, same) == (200, job)
+
+
+async def test_a_submission_whose_wait_is_over_shows_the_job_as_it_is(api: Api) -> None:
+    status, job = await api.call("POST", f"{JOBS}?wait_s=0.01", json={"job_type": "two", "params": {"region": "eu"}})
+
+    assert (status, job["state"]) == (201, "PENDING")
+
+
+@pytest.mark.parametrize("query", ["wait_s=soon", "wait_s=-1", "wait_s=1e9", "wait=1"])
+async def test_a_submission_with_a_wrong_query_is_refused_before_it_is_stored(api: Api, query: str) -> None:
+    status, document = await api.call("POST", f"{JOBS}?{query}", json={"job_type": "two", "params": {"region": "eu"}})
+
+    assert (status, len(document["errors"])) == (422, 1)
+    assert (await api.call("GET", JOBS))[1]["items"] == []
