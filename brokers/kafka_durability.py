@@ -1,6 +1,6 @@
 """What Kafka's settings mean for messages that it has confirmed. The producer's side, ``acks=all``, is fixed here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -13,8 +13,11 @@ _REPLICAS: Final = 2
 
 async def durability(admin: Any, topic: str) -> Sequence[Durability]:
     """Returns what holds for a topic, by itself or by the servers' defaults."""
-    settings = await _settings(admin, topic)
-    replicas = await _replicas(admin, topic)
+    return judged(await _replicas(admin, topic), await _settings(admin, topic))
+
+
+def judged(replicas: int, settings: Mapping[str, str | None]) -> Sequence[Durability]:
+    """Returns what a topic's number of copies and its settings mean."""
     in_sync = settings.get("min.insync.replicas")
     unclean = settings.get("unclean.leader.election.enable")
     return [

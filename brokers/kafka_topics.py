@@ -1,6 +1,6 @@
 """Topics of Kafka: made with the settings that durability needs, and checked where they exist."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import structlog
@@ -9,6 +9,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from brokers.errors import BrokerRefusedError
+from brokers.kafka_durability import judged
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +83,8 @@ class Topics:
             if limit_bytes < self._max_message_bytes:
                 reason = f"topic {topic} has max.message.bytes {limit_bytes}; it must be {self._max_message_bytes}"
                 raise BrokerRefusedError(self._url, reason)
-            weak = weak_settings(copies.get(topic, self._replication), settings)
+            found = judged(copies.get(topic, self._replication), settings)
+            weak = {item.setting: item.value for item in found if not item.is_met}
             if weak and self._replication >= WANTED_IN_SYNC:  # else it was said when the connection was opened
                 log.warning("kafka_durability_weak", url=self._url, topic=topic, settings=weak)
 
@@ -98,15 +100,3 @@ class Topics:
                 else:
                     found[topic] = {entry[0]: entry[1] for entry in entries}
         return found
-
-
-def weak_settings(replication: int, settings: Mapping[str, str]) -> dict[str, str]:
-    """Returns those settings of a topic with which a confirmed message could be lost with one broker."""
-    weak: dict[str, str] = {}
-    if replication < WANTED_IN_SYNC:
-        weak["replication"] = str(replication)
-    if int(settings.get("min.insync.replicas", "1")) < WANTED_IN_SYNC:
-        weak["min.insync.replicas"] = settings.get("min.insync.replicas", "1")
-    if settings.get("unclean.leader.election.enable", "false") != "false":
-        weak["unclean.leader.election.enable"] = "true"
-    return weak

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from structlog.testing import capture_logs
 
 from brokers.errors import BrokerRefusedError
-from brokers.kafka_topics import weak_settings
+from brokers.kafka_durability import judged
 
 Server = Any  # the fixture's class lives in conftest, which cannot be imported
 Rig = Any
@@ -101,19 +101,18 @@ async def test_a_cluster_of_one_is_said_to_be_weak(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("replication", "settings", "weak"),
+    ("copies", "in_sync", "unclean", "weak"),
     [
-        (3, {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}, {}),
-        (3, {"min.insync.replicas": "1"}, {"min.insync.replicas": "1"}),
-        (1, {"min.insync.replicas": "2"}, {"replication": "1"}),
-        (
-            3,
-            {"min.insync.replicas": "2", "unclean.leader.election.enable": "true"},
-            {"unclean.leader.election.enable": "true"},
-        ),
+        (3, "2", "false", []),
+        (3, "1", "false", ["min.insync.replicas"]),
+        (1, "1", "false", ["replication.factor", "min.insync.replicas"]),
+        (2, "3", "false", ["min.insync.replicas"]),
+        (3, "2", "true", ["unclean.leader.election.enable"]),
+        (3, None, None, ["min.insync.replicas", "unclean.leader.election.enable"]),
     ],
 )
 def test_settings_with_which_confirmed_messages_could_be_lost(
-    replication: int, settings: dict[str, str], weak: dict[str, str]
+    copies: int, in_sync: str | None, unclean: str | None, weak: list[str]
 ) -> None:
-    assert weak_settings(replication, settings) == weak
+    settings = {"min.insync.replicas": in_sync, "unclean.leader.election.enable": unclean}
+    assert [item.setting for item in judged(copies, settings) if not item.is_met] == weak
