@@ -19,7 +19,7 @@ from formicary.artifacts.keys import RESERVED_PREFIX
 CHUNK_BYTES: Final = 1024 * 1024
 FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+WRITE_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Deletes that may empty a folder under a put before it gives up.
 _RACES: Final = 5
@@ -98,6 +98,23 @@ class Draft:
         while view:
             view = view[self.file.write(view) :]
 
+    def write_at(self, start: int, data: bytes) -> None:
+        """Writes all of it to a place; it is digested later, by ``digest``."""
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(self.file.fileno(), view, start)
+            view, start = view[count:], start + count
+
+    def digest(self, size_bytes: int) -> None:
+        """Passes what was written next through the digest."""
+        end = self._size_bytes + size_bytes
+        while self._size_bytes < end:
+            data = os.pread(self.file.fileno(), min(CHUNK_BYTES, end - self._size_bytes), self._size_bytes)
+            if not data:
+                raise ArtifactCorruptError(f"{self._name} became shorter while it was written")
+            self._digest.update(data)
+            self._size_bytes += len(data)
+
     def stored(self) -> Stored:
         """Returns what was written."""
         return Stored(self._digest.hexdigest(), self._size_bytes)
@@ -157,8 +174,13 @@ async def write_draft(
             await _finished(writing)
         draft.discard()
         raise
-    await in_thread("write", lambda: _commit(draft, is_durable=is_durable))
+    await commit(draft, is_durable=is_durable)
     return draft.stored()
+
+
+async def commit(draft: Draft, *, is_durable: bool) -> None:
+    """Shows a draft under its name; where that fails, nothing of it stays."""
+    await in_thread("write", lambda: _commit(draft, is_durable=is_durable))
 
 
 def _commit(draft: Draft, *, is_durable: bool) -> None:

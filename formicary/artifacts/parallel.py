@@ -10,7 +10,7 @@ T = TypeVar("T")
 AT_ONCE: Final = 8
 
 
-async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]], at_once: int = AT_ONCE) -> None:
     """Does the work for all items, begun in their order; the first error ends it and is raised."""
     waiting = iter(items)
 
@@ -20,7 +20,7 @@ async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> No
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
+            for _ in range(at_once):
                 group.create_task(take(waiting))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None

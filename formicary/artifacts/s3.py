@@ -26,10 +26,10 @@ from formicary.artifacts.base import (
     ArtifactStoreUnavailableError,
     Stored,
 )
-from formicary.artifacts.files import Digested, Draft, in_thread, open_source_and_read, write_draft
+from formicary.artifacts.files import Digested, in_thread, open_source_and_read
 from formicary.artifacts.keys import RESERVED_PREFIX, check_key
 from formicary.artifacts.s3_connection import Connection, Place
-from formicary.artifacts.s3_download import Download
+from formicary.artifacts.s3_download import Download, FileDownload
 from formicary.artifacts.s3_errors import DRIVER_ERRORS, UploadLostError, translated
 from formicary.artifacts.s3_options import S3Options, parse_options
 from formicary.artifacts.s3_upload import SMALL_BYTES, Upload
@@ -107,10 +107,7 @@ class S3Store(ArtifactStore):
             await self._fetch(key, target, sha256)
 
     async def _fetch(self, key: str, target: Path, sha256: str) -> None:
-        download = Download(self._connection, key, self._checked_name(key))
-        draft = await in_thread("write", lambda: Draft.at(target), Draft.discard)
-        async with contextlib.aclosing(download.chunks()) as chunks:
-            await write_draft(draft, chunks, is_durable=False, sha256=sha256)
+        await FileDownload(self._connection, key, self._checked_name(key)).run(target, sha256)
 
     async def copy(self, source: str, target: str) -> None:
         """Has the server copy an object of at most 5 GiB."""

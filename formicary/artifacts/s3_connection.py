@@ -26,6 +26,8 @@ _CONNECT_S: Final = 4.0
 _READ_S: Final = 300.0
 #: Requests with content that are under way at once; each holds less than 2 MiB of it.
 _SENT_AT_ONCE: Final = 32
+#: Further parts of files that come at once; each holds about 2 MiB.
+_RECEIVED_AT_ONCE: Final = 16
 #: More than there will be: whoever waited for a connection would take that for a server that is away.
 _CONNECTIONS: Final = 1000
 #: The driver's tries of one request, pauses of up to 1 s between them; we try on, until patience is over.
@@ -48,6 +50,8 @@ class Connection:
 
     def __init__(self, options: S3Options) -> None:
         self.options = options
+        #: Held by each part of a file that comes, but for the first.
+        self.receiving = asyncio.Semaphore(_RECEIVED_AT_ONCE)
         self._sending = asyncio.Semaphore(_SENT_AT_ONCE)
         self._stack = AsyncExitStack()
         self._client: S3Client | None = None

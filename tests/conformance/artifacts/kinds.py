@@ -27,6 +27,10 @@ def is_get(request: Request) -> bool:
     return request.method == "GET" and "list-type" not in request.target
 
 
+def is_later_part(request: Request) -> bool:
+    return is_get(request) and not request.headers.get("range", "bytes=0-").startswith("bytes=0-")
+
+
 def is_list(request: Request) -> bool:
     return request.method == "GET" and "list-type" in request.target
 

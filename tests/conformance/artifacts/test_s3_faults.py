@@ -23,6 +23,7 @@ from tests.conformance.artifacts.kinds import (
     is_begin,
     is_end,
     is_get,
+    is_later_part,
     is_list,
     is_put,
     is_second_part,
@@ -232,10 +233,35 @@ async def test_a_download_goes_on_where_it_was_cut(store: ArtifactStore, proxy: 
     proxy.faults = [Fault(is_get, times=3, cut_response_at=MEBIBYTE - 10_000)]
     await store.fetch("k", work / "target", stored.sha256)
     assert digest(work / "target") == stored.sha256
-    starts = [int(request.headers.get("range", "bytes=0-")[6:-1]) for request in proxy.seen if is_get(request)]
+    starts = [int(request.headers["range"][6:].partition("-")[0]) for request in proxy.seen if is_get(request)]
     assert len(starts) == 4
     assert starts == sorted(set(starts))
     assert starts[-1] > MEBIBYTE
+
+
+async def test_a_large_file_comes_in_parts_of_one_object_and_a_cut_one_goes_on(
+    store: ArtifactStore, proxy: Proxy, work: Path
+) -> None:
+    stored = await store.put("k", write(work, 20 * MEBIBYTE + 1))
+    proxy.faults = [Fault(is_later_part, cut_response_at=3 * MEBIBYTE)]
+    await store.fetch("k", work / "target", stored.sha256)
+    assert digest(work / "target") == stored.sha256
+    gets = [request for request in proxy.seen if is_get(request)]
+    assert len(gets) == 4
+    assert all("if-match" in request.headers for request in gets[1:])
+
+
+async def test_an_object_that_is_replaced_while_its_parts_come_is_fetched_anew(
+    store: ArtifactStore, proxy: Proxy, work: Path
+) -> None:
+    stored = await store.put("k", write(work, 20 * MEBIBYTE))
+    proxy.faults = [Fault(is_later_part, status=412, code="PreconditionFailed")]
+    await store.fetch("k", work / "target", stored.sha256)
+    assert digest(work / "target") == stored.sha256
+    proxy.faults = [Fault(is_later_part, times=1000, flip_response_at=70_000)]
+    with pytest.raises(ArtifactCorruptError, match=stored.sha256):
+        await store.fetch("k", work / "other", stored.sha256)
+    assert names(work) == ["file", "target"]
 
 
 async def test_patience_begins_anew_with_every_byte(s3: S3Server, proxy: Proxy, prefix: str, work: Path) -> None:
