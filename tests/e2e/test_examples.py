@@ -1,6 +1,7 @@
 """Every job of docs/examples, run as a newcomer runs it, with what it should have made."""
 
 import csv
+import gzip
 import subprocess
 import sys
 from collections.abc import Callable
@@ -169,3 +170,37 @@ def test_hourly_report_makes_a_task_per_hour_and_counts_right(
     assert [name for name in job["tasks"] if name.startswith("hour-")] == ["hour-08", "hour-09", "hour-10", "hour-11"]
     report = artifact(job, "report", "result/report.csv").read_text(encoding="utf-8")
     assert report.splitlines() == ["hour,requests,errors", "08,8,1", "09,9,2", "10,10,3", "11,11,4"]
+
+
+def run_split(run_job: RunJob, source: Path, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
+    definition = EXAMPLES / "split-encode-join" / "split-encode-join.yaml"
+    return run_job(definition, "-p", f"source={source}", *arguments, exit_code=exit_code)
+
+
+def test_split_encode_join_gives_the_file_back_from_pieces_that_were_encoded_apart(
+    run_job: RunJob, tmp_path: Path, artifact: FindArtifact
+) -> None:
+    source = tmp_path / "a film.raw"
+    source.write_bytes(b"".join(b"frame %d of the film\n" % number for number in range(20_000)))
+
+    job = run_split(run_job, source, "-p", "pieces=3")
+
+    tasks = job["tasks"]
+    encoders = ["encode-000", "encode-001", "encode-002"]
+    assert states(job) == dict.fromkeys(["split", *encoders, "join", "verify"], "COMPLETED")
+    assert {name: [each["name"] for each in tasks[name]["artifacts"]] for name in encoders} == {
+        name: [f"encoded/{name[-3:]}"] for name in encoders
+    }
+    pieces = [gzip.decompress(artifact(job, name, f"encoded/{name[-3:]}").read_bytes()) for name in encoders]
+    assert all(0 < len(piece) < source.stat().st_size for piece in pieces)
+    assert b"".join(pieces) == source.read_bytes()
+    joined = artifact(job, "join", "joined")
+    assert gzip.decompress(joined.read_bytes()) == source.read_bytes()
+    assert tasks["join"]["outputs"]["size_bytes"] == sum(tasks[name]["outputs"]["size_bytes"] for name in encoders)
+
+
+def test_split_encode_join_fails_where_the_joined_file_is_another_one(run_job: RunJob, tmp_path: Path) -> None:
+    source = tmp_path / "film"
+    source.write_bytes(b"abcdefgh" * 100)
+    job = run_split(run_job, source, "-p", "pieces=2", "-p", "decoder=head -c 5", exit_code=1)
+    assert (states(job)["join"], states(job)["verify"]) == ("COMPLETED", "FAILED")
