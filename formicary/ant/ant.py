@@ -305,15 +305,24 @@ class Ant(Service):
 
     async def _begin_again(self, old: Incarnation, new: Incarnation, unfinished: list[Assignment]) -> None:
         """Registers the new incarnation once nothing of the old one runs."""
-        await self._wardship.end(old)
-        while any(assignment.phase is Phase.RUNNING for assignment in unfinished):
-            await asyncio.wait(set(self._intake.workers), return_when=asyncio.FIRST_COMPLETED)
-        self._wardship.over(old)
+        async with asyncio.TaskGroup() as group:  # its tasks begin in order: the warden hears of the end first
+            group.create_task(self._wardship.end(old))
+            group.create_task(self._end_in_process(old, unfinished))
+        await self._ended(unfinished)
         self._wardship.begin(new)
         self._is_between_lives = False
         await self.registration.leave(old, tuple(assignment.held() for assignment in unfinished))
         if not self._acceptance.is_draining:
             await self._announce()
+
+    async def _end_in_process(self, old: Incarnation, unfinished: list[Assignment]) -> None:
+        """Tells the warden when it need not end this process: containers and pods may take longer to go."""
+        await self._ended([assignment for assignment in unfinished if assignment.executor.is_in_process])
+        self._wardship.over(old)
+
+    async def _ended(self, unfinished: list[Assignment]) -> None:
+        while any(assignment.phase is Phase.RUNNING for assignment in unfinished):
+            await asyncio.wait(set(self._intake.workers), return_when=asyncio.FIRST_COMPLETED)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -7,6 +7,8 @@ import os
 import socket
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -17,6 +19,8 @@ Json = Any  # a JSON value
 LABEL: Final = "formicary.ant"
 #: How long one call may take, in seconds: removing a container kills it first.
 _CALL_LIMIT_S: Final = 30.0
+#: How many are removed at once: an engine takes some tenths of a second for each, whoever else it works for.
+_AT_ONCE: Final = 8
 _PAUSE_S: Final = 0.05
 _MAX_PAUSE_S: Final = 1.0
 #: States of containers of which nothing runs any more, though the engine still knows them.
@@ -66,12 +70,17 @@ def _sweep(url: str, life: str) -> int:
         found = _call(connection, "GET", f"/containers/json?all=1&filters={filters}")
         # What the engine fails to take away, or is still taking away, runs no more: waiting for it could take for ever.
         containers = [container for container in found if container.get("State") not in _OVER]
-        for container in containers:
-            _call(connection, "DELETE", f"/containers/{container['Id']}?force=1&v=1")
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            list(threads.map(partial(_remove, url), (container["Id"] for container in containers)))
         if not found:
             for network in _call(connection, "GET", f"/networks?filters={filters}"):
                 _call(connection, "DELETE", f"/networks/{network['Id']}")
         return len(containers)
+
+
+def _remove(url: str, container_id: str) -> None:
+    with contextlib.closing(_connection(url)) as connection:
+        _call(connection, "DELETE", f"/containers/{container_id}?force=1&v=1")
 
 
 def _call(connection: http.client.HTTPConnection, verb: str, path: str) -> Json:

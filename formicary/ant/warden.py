@@ -15,9 +15,9 @@ Rules:
 - The ant's death (end of the socket, or of its process) or a lapsed lease: every registered process group gets SIGKILL,
   then whatever is in its control group, where it has one of its own, or has ``FORMICARY_ANT=<incarnation>`` in its
   environment, until nothing is left; then all containers with the label ``formicary.ant=<incarnation>`` are removed,
-  where the ant has an engine.
+  where the ant has an engine. While the ant lives, a thread does that (``engagement.py``): the warden goes on watching.
 - After a lapse the ant must say ``over`` within ``PATIENCE_S`` (what runs in its own process is over), or is killed
-  too: a stopped ant would go on otherwise.
+  too: a stopped ant would go on otherwise. What it said in time is heard before it is judged.
 - Only when all of it is dead, and the ant too, is the obituary published, where the broker outlives the ant. Nothing is
   said about a life whose containers an engine that is away may still run: its owners wait for the end of the lease.
 - Without a broker URL there are no leases: the warden acts on the ant's death only.
@@ -33,10 +33,12 @@ import signal
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from formicary.ant.engagement import Engagement
+
 #: How long the ant may take to end what runs in its own process after a lapse, in seconds.
 PATIENCE_S = 2.0
-#: How long an engine that is away is waited for before its containers are left to it, in seconds.
-ENGINE_PATIENCE_S = 5.0
 _POLL_S = 0.02
 _MAX_POLL_S = 0.2
 #: Former lives that the lock file remembers; owners have long noticed the end of older ones.
@@ -44,28 +46,16 @@ _FORMER_KEPT = 8
 
 
 class Guarded:
-    """A registered process group."""
+    """A registered process group. ``held``: shard, job, task and attempt."""
 
-    __slots__ = ("attempt", "control_group", "incarnation", "pid", "shard", "started")
+    __slots__ = ("control_group", "held", "incarnation", "pid", "started")
 
-    def __init__(self, pid: int, incarnation: str, shard: int, attempt: tuple[str, int, int]) -> None:
+    def __init__(self, pid: int, incarnation: str, held: tuple[int, str, int, int]) -> None:
         self.pid = pid
         self.incarnation = incarnation
-        self.shard = shard
-        self.attempt = attempt
+        self.held = held
         self.started = start_time(pid)
         self.control_group = control_group(pid)
-
-
-class Admitted:
-    """An attempt that runs on the engine."""
-
-    __slots__ = ("attempt", "incarnation", "shard")
-
-    def __init__(self, incarnation: str, shard: int, attempt: tuple[str, int, int]) -> None:
-        self.incarnation = incarnation
-        self.shard = shard
-        self.attempt = attempt
 
 
 class Warden:
@@ -75,15 +65,19 @@ class Warden:
         self._socket = descriptor
         self._input = b""
         self._guarded: dict[int, Guarded] = {}
-        self._admitted: dict[tuple[str, int, int], Admitted] = {}
-        self._engine_url = ""
-        #: Lives whose containers are to be removed.
-        self._engaged: set[str] = set()
+        #: What the engine runs; None where the ant has none.
+        self._engagement: Engagement | None = None
+        #: Rings when containers were looked for.
+        self._bell = os.pipe()
+        #: Lives whose end the ant waits for, with the numbers of its questions.
+        self._askers: list[tuple[str, str]] = []
         self._lives: list[str] = []
         self._former: list[str] = []
         self._leases: dict[int, float] = {}
         self._lapsed: dict[str, float] = {}
-        self._obituaries: list[tuple[str, list[Guarded | Admitted]]] = []
+        #: Lives of which nothing may start any more.
+        self._ended: set[str] = set()
+        self._obituaries: list[tuple[str, list[tuple[int, str, int, int]]]] = []
         self._ant_pid = 0
         self._ant_id = ""
         self._lock = -1
@@ -110,13 +104,21 @@ class Warden:
                 return False
             self._input += data
         line, _, self._input = self._input.partition(b"\n")
-        _, path, pid, self._ant_id, lease_s, self._broker_url, sys_path, self._engine_url = line.decode().split("\t")
+        _, path, pid, self._ant_id, lease_s, self._broker_url, sys_path, engine_url = line.decode().split("\t")
         self._ant_pid, self._lease_s, self._sys_path = int(pid), float(lease_s), sys_path.split("\x1f")
+        if engine_url:
+            self._engage(engine_url)
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 self._pidfd = os.pidfd_open(self._ant_pid)
         return os.getppid() == self._ant_pid
+
+    def _engage(self, engine_url: str) -> None:
+        sys.path[:] = self._sys_path
+        from formicary.ant.engagement import Engagement
+
+        self._engagement = Engagement(engine_url, self._bell[1])
 
     def _handle(self, line: str) -> None:
         match line.split("\t"):
@@ -128,61 +130,68 @@ class Warden:
                 if self._is_current(incarnation):
                     self._leases[int(shard)] = float(expires_at)
             case ["register", number, pid, incarnation, shard, job, task, attempt]:
-                guarded = Guarded(int(pid), incarnation, int(shard), (job, int(task), int(attempt)))
+                guarded = Guarded(int(pid), incarnation, (int(shard), job, int(task), int(attempt)))
                 self._say("yes" if self._register(guarded) else "no", number)
             case ["forget", pid]:
                 self._guarded.pop(int(pid), None)
             case ["admit", number, incarnation, shard, job, task, attempt]:
-                admitted = Admitted(incarnation, int(shard), (job, int(task), int(attempt)))
-                self._say("yes" if self._admit(admitted) else "no", number)
+                held = (int(shard), job, int(task), int(attempt))
+                self._say("yes" if self._admit(incarnation, held) else "no", number)
             case ["dismiss", job, task, attempt]:
-                self._admitted.pop((job, int(task), int(attempt)), None)
+                if self._engagement is not None:
+                    self._engagement.dismiss(job, int(task), int(attempt))
             case ["end", number, incarnation]:
                 self._end(incarnation)
-                self._say("yes", number)
+                self._askers.append((incarnation, number))
+                self._answer_askers()
             case ["sync", number]:
                 self._say("yes", number)
             case ["over", incarnation]:
-                self._lapsed.pop(incarnation, None)
+                self._note_over(incarnation)
             case ["bye"]:
                 self._is_told_bye = True
 
     def _is_current(self, incarnation: str) -> bool:
-        return bool(self._lives) and self._lives[-1] == incarnation and incarnation not in self._lapsed
+        return self._lives[-1:] == [incarnation] and incarnation not in self._ended
 
     def _register(self, guarded: Guarded) -> bool:
-        if not self._may_start(guarded):
+        if not self._may_start(guarded.incarnation, guarded.held[0]):
             return False
         self._guarded[guarded.pid] = guarded
         return True
 
-    def _admit(self, admitted: Admitted) -> bool:
-        if not self._engine_url or not self._may_start(admitted):
+    def _admit(self, incarnation: str, held: tuple[int, str, int, int]) -> bool:
+        if self._engagement is None or not self._may_start(incarnation, held[0]):
             return False
-        self._admitted[admitted.attempt] = admitted
-        self._engaged.add(admitted.incarnation)
+        self._engagement.admit(incarnation, held)
         return True
 
-    def _may_start(self, work: Guarded | Admitted) -> bool:
-        if not self._is_current(work.incarnation):
-            return False
-        return not self._broker_url or self._leases.get(work.shard, 0.0) > now()
+    def _may_start(self, incarnation: str, shard: int) -> bool:
+        is_leased = not self._broker_url or self._leases.get(shard, 0.0) > now()
+        return is_leased and self._is_current(incarnation)
+
+    def _note_over(self, incarnation: str) -> None:
+        """Of this life only the engine may still run something, which is looked for until it is gone."""
+        self._lapsed.pop(incarnation, None)
+        if incarnation in self._ended and self._lives[-1:] == [incarnation]:
+            self._leases.clear()
 
     def _watch(self) -> None:
         """Returns when the ant is dead, killed or has said goodbye."""
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        if self._pidfd >= 0:
-            poll.register(self._pidfd, select.POLLIN)
+        for descriptor in (self._socket, self._bell[0], self._pidfd):
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
         while not self._is_told_bye:
             ready = dict(poll.poll(self._timeout_ms()))
             self._check_leases()
-            if self._kills_impatiently():
-                return
+            if self._bell[0] in ready:
+                os.read(self._bell[0], 4096)
+                self._answer_askers()
             if self._socket in ready:
                 if not self._read():
                     return
-            elif self._pidfd in ready:
+            elif self._pidfd in ready or self._kills_impatiently():
                 return
 
     def _read(self) -> bool:
@@ -218,36 +227,35 @@ class Warden:
         return True
 
     def _end(self, incarnation: str) -> None:
+        """Kills what runs here of a life, and has what the engine runs of it looked for."""
+        self._ended.add(incarnation)
         work = [item for item in self._guarded.values() if item.incarnation == incarnation]
-        contained = [item for item in self._admitted.values() if item.incarnation == incarnation]
         kill_all(work, [incarnation])
         for item in work:
             self._guarded.pop(item.pid, None)
-        for each in contained:
-            self._admitted.pop(each.attempt, None)
-        self._clear_engine({incarnation} & self._engaged, ENGINE_PATIENCE_S)
-        self._obituaries.append((incarnation, [*work, *contained]))
+        if self._engagement is not None:
+            self._engagement.end(incarnation)
+        self._remember(incarnation, work)
+
+    def _remember(self, incarnation: str, work: list[Guarded]) -> None:
+        contained = self._engagement.held(incarnation) if self._engagement is not None else []
+        self._obituaries.append((incarnation, [*(item.held for item in work), *contained]))
+
+    def _answer_askers(self) -> None:
+        """Answers those whose containers are gone, or left to an engine that is away."""
+        for incarnation, number in self._askers[:]:
+            if self._engagement is None or not self._engagement.is_ending(incarnation):
+                self._askers.remove((incarnation, number))
+                self._say("yes", number)
 
     def _end_all(self) -> None:
         work = list(self._guarded.values())
         kill_all(work, self._lives)
-        # Also what was only made: nothing of that runs, so an engine that is away is not waited for.
-        self._clear_engine(set(self._lives), max(ENGINE_PATIENCE_S, self._lease_s) if self._engaged else 0)
         if self._lives:
-            self._obituaries.append((self._lives[-1], [*work, *self._admitted.values()]))
-        self._obituaries = [each for each in self._obituaries if each[0] not in self._engaged]
-
-    def _clear_engine(self, lives: set[str], patience_s: float) -> None:
-        """Removes all containers of these lives; they stay engaged where the engine is away for too long."""
-        if not lives or not self._engine_url:
-            return
-        sys.path[:] = self._sys_path
-        from formicary.ant.engines import remove_containers
-
-        if remove_containers(self._engine_url, sorted(lives), patience_s):
-            self._engaged -= lives
-        elif lives & self._engaged:
-            sys.stderr.write(f"containers of {', '.join(sorted(lives))} may run on at {self._engine_url}: it is away\n")
+            self._remember(self._lives[-1], work)
+        if self._engagement is not None:
+            left = self._engagement.close(self._lives, self._lease_s)
+            self._obituaries = [each for each in self._obituaries if each[0] not in left]
 
     def _say(self, *words: object) -> None:
         with contextlib.suppress(OSError):
@@ -269,7 +277,8 @@ class Warden:
                 continue
             self._former = self._read_lock_file()[2:][-_FORMER_KEPT:]
             kill_all([], self._former)
-            self._clear_engine(set(self._former), 0)
+            if self._engagement is not None:
+                self._engagement.remove(self._former)
             self._write_lock_file()
             return True
 
@@ -287,8 +296,7 @@ class Warden:
         sys.path[:] = self._sys_path
         from formicary.ant.obituary import publish_obituaries
 
-        named = [(life, [(item.shard, *item.attempt) for item in work]) for life, work in self._obituaries]
-        publish_obituaries(self._broker_url, self._ant_id, named, give_up_s=self._lease_s * 1.5)
+        publish_obituaries(self._broker_url, self._ant_id, self._obituaries, give_up_s=self._lease_s * 1.5)
 
 
 def now() -> float:

@@ -76,6 +76,7 @@ class Warden:
     lives: list[Incarnation] = field(default_factory=list)
     leases: dict[int, float] = field(default_factory=dict)
     lapsed: dict[Incarnation, float] = field(default_factory=dict)
+    ended: set[Incarnation] = field(default_factory=set)
     obituaries: list[tuple[Incarnation, list[Work]]] = field(default_factory=list)
     guarded: dict[int, Work] = field(default_factory=dict)
     is_told_bye: bool = False
@@ -133,7 +134,7 @@ class Machine:
         return True
 
     def _is_current(self, warden: Warden, incarnation: Incarnation) -> bool:
-        return bool(warden.lives) and warden.lives[-1] == incarnation and incarnation not in warden.lapsed
+        return bool(warden.lives) and warden.lives[-1] == incarnation and incarnation not in warden.ended
 
     def _check(self, warden: Warden) -> None:
         now = self.clock.boottime()
@@ -151,6 +152,7 @@ class Machine:
 
     def end(self, warden: Warden, incarnation: Incarnation) -> None:
         """Kills the work of an incarnation and remembers it for the obituary."""
+        warden.ended.add(incarnation)
         work = [item for item in warden.guarded.values() if item.incarnation == incarnation]
         self.kill_all(warden, incarnation)
         warden.obituaries.append((incarnation, work))
@@ -164,6 +166,8 @@ class Machine:
     def over(self, warden: Warden, incarnation: Incarnation) -> None:
         """Hears that nothing of a lapsed incarnation runs in the ant's process."""
         warden.lapsed.pop(incarnation, None)
+        if incarnation in warden.ended and warden.lives[-1] == incarnation:
+            warden.leases.clear()
 
     def _lose_patience(self, warden: Warden, incarnation: Incarnation) -> None:
         if incarnation in warden.lapsed and not warden.is_gone:

@@ -1,6 +1,7 @@
 """A process with one ant on the memory broker, which runs a script in a container, with a service, until it is killed.
 
-Arguments: home folder, the engine's address, script, and the length of leases that can lapse, or 0.
+Arguments: home folder, the engine's address, script, the length of leases that can lapse, or 0, and how many containers
+run the script; several have no service. It says ``ready``, and ``over`` when the ant has said that a life of it is.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from formicary.ant.config import AntConfig
 from formicary.artifacts.local import LocalStore
 from formicary.bus import Bus
 from formicary.clock import SystemClock
+from formicary.events import topics
+from formicary.events.ants import AntLeft
 from formicary.ids import AntId
 from formicary.log import configure
 from formicary.testing.owner import ScriptedOwner, order
@@ -25,7 +28,7 @@ IMAGE = "busybox:local"
 SERVICE = ServiceSpec(name="beside", image=IMAGE, command=("sleep", "300"), ready=ReadySpec(command=("true",)))
 
 
-async def main(home: Path, engine_url: str, script: str, lease_s: float) -> None:
+async def main(home: Path, engine_url: str, script: str, lease_s: float, count: int) -> None:
     broker = MemoryBroker(MemoryServer())
     await broker.open()
     bus = Bus(broker, "contained", SystemClock())
@@ -38,21 +41,37 @@ async def main(home: Path, engine_url: str, script: str, lease_s: float) -> None
         survives_process=lease_s > 0,
         broker_url="memory://",
         engine_url=engine_url,
+        slots=count,
     )
     ant = Ant(bus, make_executors(("DOCKER",), ExecutorOptions(docker_host=engine_url)), store, config, SystemClock())
     owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
-    answers = asyncio.create_task(owner.answer())
+    beside = [asyncio.create_task(owner.answer()), asyncio.create_task(tell_end(bus))]
     try:
         await ant.start()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        spec = DockerSpec(container=ContainerSpec(image=IMAGE), script=(script,), services=(SERVICE,))
-        await owner.send(owner.dispatch(order("DOCKER", spec)))
+        say("ready")
+        services = (SERVICE,) if count == 1 else ()
+        spec = DockerSpec(container=ContainerSpec(image=IMAGE), script=(script,), services=services)
+        for number in range(count):
+            await owner.send(owner.dispatch(order("DOCKER", spec), number))
         await ant.wait()
     finally:
-        answers.cancel()
+        for task in beside:
+            task.cancel()
         await ant.stop()
 
 
+async def tell_end(bus: Bus) -> None:
+    subscription = await bus.subscribe([topics.ANTS], None, "witness")
+    while True:
+        for item in await subscription.receive(100, 60.0):
+            if any(isinstance(event, AntLeft) for event in item.events):
+                say("over")
+
+
+def say(word: str) -> None:
+    sys.stdout.write(word + "\n")
+    sys.stdout.flush()
+
+
 configure("warning", "json")
-asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])))
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5])))

@@ -22,6 +22,8 @@ from tests.integration.docker.conftest import until
 
 pytestmark = [needs_engine, pytest.mark.usefixtures("leaves_nothing")]
 
+#: So many containers that removing them, one after the other, takes longer than the warden's patience with an ant.
+_MANY = 20
 _CONTAINED_ANT = Path(__file__).with_name("contained_ant.py")
 Process = asyncio.subprocess.Process
 Start = Callable[..., Awaitable[Process]]
@@ -31,8 +33,8 @@ Start = Callable[..., Awaitable[Process]]
 async def start(tmp_path: Path, engine: TestEngine) -> AsyncIterator[Start]:
     processes: list[Process] = []
 
-    async def start(script: str, lease_s: float = 0.0) -> Process:
-        arguments = (str(_CONTAINED_ANT), str(tmp_path / "home"), engine.url, script, str(lease_s))
+    async def start(script: str, lease_s: float = 0.0, count: int = 1) -> Process:
+        arguments = (str(_CONTAINED_ANT), str(tmp_path / "home"), engine.url, script, str(lease_s), str(count))
         process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
         processes.append(process)
         return process
@@ -77,7 +79,7 @@ async def test_a_container_that_is_being_made_when_its_ant_dies_never_starts_and
     await until(lambda: not any(each["State"] == "running" for each in engine.containers()))
     left = {each["Id"] for each in engine.containers()}
 
-    await _ready(await start("sleep 300"))
+    await _says(await start("sleep 300"), b"ready")
 
     assert left.isdisjoint(each["Id"] for each in engine.containers())
 
@@ -95,7 +97,7 @@ async def test_what_outlived_ant_and_warden_is_removed_before_the_next_ant_of_th
     left = {each["Id"] for each in running(engine)}
     assert left
 
-    await _ready(await start("sleep 300"))
+    await _says(await start("sleep 300"), b"ready")
 
     assert left.isdisjoint(each["Id"] for each in engine.containers())
 
@@ -109,6 +111,22 @@ async def test_containers_of_a_stopped_ant_are_gone_when_its_lease_ends(start: S
 
     async with asyncio.timeout(20):
         assert await ant.wait() == -signal.SIGKILL
+
+
+async def test_an_ant_with_many_containers_that_was_stopped_too_long_lives_on_without_them(
+    start: Start, engine: TestEngine
+) -> None:
+    ant = await start("sleep 300", lease_s=4.0, count=_MANY)
+    await _says(ant, b"ready")
+    await until(lambda: len(running(engine)) == _MANY)
+
+    ant.send_signal(signal.SIGSTOP)
+    await until(lambda: len(running(engine)) < _MANY)
+    ant.send_signal(signal.SIGCONT)
+
+    await _says(ant, b"over")
+    assert engine.containers() == []
+    assert ant.returncode is None
 
 
 def made(engine: TestEngine, name: str, **labels: str) -> str:
@@ -149,10 +167,10 @@ def test_an_engine_that_is_away_is_said_to_be(tmp_path: Path) -> None:
     assert not remove_containers(f"unix://{tmp_path}/none.sock", ["ant-1@1"], 0.1)
 
 
-async def _ready(ant: Process) -> None:
+async def _says(ant: Process, word: bytes) -> None:
     assert ant.stdout is not None
     async with asyncio.timeout(60):
-        assert await ant.stdout.readline() == b"ready\n"
+        assert await ant.stdout.readline() == word + b"\n"
 
 
 def _warden_of(ant_pid: int) -> int:
