@@ -88,6 +88,8 @@ class WebsocketExecutor(Executor):
         handle.stop_reason = handle.stop_reason or reason
         if self._cancel(handle, grace_s):
             await asyncio.wait([asyncio.ensure_future(handle.ending.over())], timeout=grace_s)
+        else:
+            self._hub.withdraw(handle.ticket)  # now: a worker that has room before the driver ends would be given it
         if handle.driver is not None:
             handle.driver.cancel()
             await asyncio.wait([handle.driver])

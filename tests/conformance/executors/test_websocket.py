@@ -299,6 +299,30 @@ async def test_a_stop_ends_a_task_that_waits(executor: WebsocketExecutor, begin:
     )
 
 
+async def test_a_task_that_is_handed_out_while_it_is_stopped_is_cancelled_at_its_worker(
+    executor: WebsocketExecutor, crew: Crew, begin: Begin
+) -> None:
+    for turns in range(12):  # after one of them, the worker has room again while the stop is under way
+        peer = await crew.peer(executor)
+        first, sink = await begin(), CollectingSink()
+        busy_with = await peer.hear()
+        second = await begin(sink=sink)
+        await sink.first_write.wait()
+
+        await complete(peer, busy_with["task"])
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await executor.stop(second, 0, Reason.CANCELLED)
+
+        assert (await end_of(executor, first)).is_success
+        await peer.say(type="ping")
+        heard = []
+        while "pong" not in heard:
+            heard.append((await peer.hear())["type"])
+        assert heard in (["pong"], ["task", "cancel", "pong"])
+        await peer.socket.close()
+
+
 async def test_work_is_spread_and_slots_are_kept(executor: WebsocketExecutor, crew: Crew, begin: Begin) -> None:
     peers = [await crew.peer(executor, slots=2, name=f"w{number}") for number in range(3)]
 
