@@ -1,5 +1,6 @@
 """Losing a server and finding it again: backoff, log and metric, the same for all backends."""
 
+import time
 from typing import Final
 
 import structlog
@@ -19,21 +20,21 @@ class Lifeline:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._is_lost = False
+        self._lost_at: float | None = None
 
     def lost(self, reason: str) -> None:
         """Notes that a call failed for want of the server."""
-        if not self._is_lost:
-            self._is_lost = True
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
             _losses.labels(self.url).inc()
             log.warning("broker_lost", url=self.url, reason=reason)
 
     def found(self) -> None:
         """Notes that a call succeeded."""
-        if self._is_lost:
-            self._is_lost = False
+        if self._lost_at is not None:
+            away_s, self._lost_at = time.monotonic() - self._lost_at, None
             _returns.labels(self.url).inc()
-            log.info("broker_found_again", url=self.url)
+            log.info("broker_found_again", url=self.url, away_s=round(away_s, 1))
 
 
 class Backoff:

@@ -32,6 +32,7 @@ from brokers.errors import BrokerUnavailableError
 from formicary.clock import Clock
 from formicary.events.base import Event
 from formicary.events.codec import Numbers, Pack, Poison, decode_pack, encode_dead, encode_packs
+from formicary.outage import Outage
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +87,7 @@ class Bus:
         self._sender = sender
         self._clock = clock
         self._numbers = Numbers()
+        self._outage = Outage("waits_for_broker", clock.boottime)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -123,13 +125,20 @@ class Bus:
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeats a call that is safe to repeat for as long as the broker is lost."""
+        try:
+            return await call()
+        except BrokerUnavailableError as exc:
+            self._outage.note(exc.reason)
         pause_s = FIRST_RETRY_S
         while True:
-            try:
-                return await call()
-            except BrokerUnavailableError as exc:
-                log.warning("waits_for_broker", reason=exc.reason, retry_in_s=pause_s)
             await self._clock.sleep(pause_s)
+            try:
+                result = await call()
+            except BrokerUnavailableError as exc:
+                self._outage.note(exc.reason)
+            else:
+                self._outage.over()
+                return result
             pause_s = min(pause_s * 2, LAST_RETRY_S)
 
     async def read(self, topic: str, after: Position | Edge, max_count: int, timeout_s: float) -> list[Packet]:

@@ -11,6 +11,7 @@ from brokers.errors import BrokerError, BrokerUnavailableError, MessageTooLargeE
 from executors.errors import ExecutorLostError, SpecRefusedError, StartFailedError
 from formicary.bus import FIRST_RETRY_S, LAST_RETRY_S, Bus
 from formicary.clock import Clock
+from formicary.outage import Outage
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,7 @@ class BrokerExchange:
         self._clock = clock
         self._own_topic = own_topic
         self._has_own_topic = False
+        self._outage = Outage("replies_wait_for_broker", clock.boottime)
 
     async def send(self, topic: str, key: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Returns when the broker has the message, perhaps more than once; waits for a broker that is lost."""
@@ -71,7 +73,7 @@ class BrokerExchange:
             try:
                 entries = await self._broker.read(topic, after, _READ_COUNT, _READ_S)
             except BrokerUnavailableError as exc:
-                log.warning("waits_for_broker", reason=exc.reason, retry_in_s=pause_s)
+                self._outage.note(exc.reason)
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, LAST_RETRY_S)
                 continue
@@ -79,6 +81,7 @@ class BrokerExchange:
                 log.warning("replies_trimmed", topic=topic)
                 after = await self._bus.end(topic)
                 continue
+            self._outage.over()
             if entries:
                 return entries[-1].position, [entry.message.body for entry in entries]
 

@@ -36,6 +36,7 @@ from formicary.clock import Clock, SystemClock
 from formicary.events import topics
 from formicary.exchange import BrokerExchange
 from formicary.ids import AntId, QueenId, new_uuid7
+from formicary.outage import Outage
 from formicary.queen.caches import CacheEviction
 from formicary.queen.commands_desk import CommandsDesk
 from formicary.queen.lifecycle import LifecyclePublisher
@@ -318,6 +319,7 @@ class _Foundation:
         self._broker = make_broker(self._settings.broker_url)
         self._stack.push_async_callback(self._broker.close)
         began, limit_s, pause_s = self._clock.boottime(), self._give_up_after_s, 0.1
+        outage = Outage("broker_away", self._clock.boottime)
         while True:
             try:
                 await self._broker.open()
@@ -325,9 +327,10 @@ class _Foundation:
             except BrokerUnavailableError as error:
                 if limit_s is not None and self._clock.boottime() - began + pause_s > limit_s:
                     raise
-                log.warning("broker_away", reason=error.reason, retry_in_s=pause_s)
+                outage.note(error.reason)
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, 2.0)
+        outage.over()
         self._bus = Bus(self._broker, self._incarnation, self._clock)
 
     async def _open_artifacts(self) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Callable
 
-import structlog
-
 from brokers.errors import BrokerUnavailableError
 from formicary.ant.acceptance import Acceptance
 from formicary.ant.assignments import Assignments
@@ -17,9 +15,8 @@ from formicary.clock import Clock
 from formicary.events import topics
 from formicary.events.ants import AntHeartbeat, HeartbeatsSeen
 from formicary.ids import QueenId
+from formicary.outage import Outage
 from formicary.service import Service
-
-log = structlog.get_logger(__name__)
 
 _RECEIVE_S = 30.0
 _RETRY_S = 0.2
@@ -112,6 +109,7 @@ class Answers(Service):
         self._config = config
         self._handle = handle
         self._subscription: BusSubscription | None = None
+        self._outage = Outage("answers_wait_for_broker", clock.boottime)
 
     async def open(self) -> None:
         """Listens from now on."""
@@ -135,9 +133,10 @@ class Answers(Service):
         try:
             received = await self._subscription.receive(100, _RECEIVE_S)
         except BrokerUnavailableError as exc:
-            log.warning("answers_wait_for_broker", reason=exc.reason)
+            self._outage.note(exc.reason)
             await self._clock.sleep(_RETRY_S)
             return
+        self._outage.over()
         for item in received:
             for event in item.events:
                 if isinstance(event, HeartbeatsSeen):

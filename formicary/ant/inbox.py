@@ -9,6 +9,7 @@ from brokers.base import END, Edge, Position
 from brokers.errors import BrokerUnavailableError, PositionTrimmedError
 from formicary.bus import Bus, Packet
 from formicary.clock import Clock
+from formicary.outage import Outage
 from formicary.service import Service
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ class Inbox(Service):
         self._handle = handle
         self._position: Position | Edge = END
         self._untrimmed = 0
+        self._outage = Outage("inbox_waits_for_broker", clock.boottime)
 
     async def open(self) -> None:
         """Fixes the position: what is sent from now on will be read. Register only afterwards."""
@@ -52,13 +54,14 @@ class Inbox(Service):
         try:
             packets = await self._bus.read(self._topic, self._position, _MAX_PACKETS, _READ_S)
         except BrokerUnavailableError as exc:
-            log.warning("inbox_waits_for_broker", reason=exc.reason)
+            self._outage.note(exc.reason)
             await self._clock.sleep(_RETRY_S)
             return
         except PositionTrimmedError:
             log.warning("inbox_was_trimmed", topic=self._topic)
             await self.open()
             return
+        self._outage.over()
         if packets:
             self._position = packets[-1].position
             self._handle(packets)

@@ -2,12 +2,9 @@
 
 from typing import Final
 
-import structlog
-
 from formicary.artifacts.base import ArtifactStore, ArtifactStoreAwayError
 from formicary.clock import Clock
-
-log = structlog.get_logger(__name__)
+from formicary.outage import Outage
 
 _FIRST_PAUSE_S: Final = 0.1
 _LAST_PAUSE_S: Final = 2.0
@@ -24,13 +21,15 @@ async def open_when_there(store: ArtifactStore, clock: Clock, give_up_after_s: f
     Raises:
         ArtifactStoreUnavailableError: waiting would not help, or it has been long enough.
     """
-    began, pause_s = clock.boottime(), _FIRST_PAUSE_S
+    began, pause_s, outage = clock.boottime(), _FIRST_PAUSE_S, Outage("artifacts_away", clock.boottime)
     while True:
         try:
-            return await store.open()
+            await store.open()
         except ArtifactStoreAwayError as error:
             if give_up_after_s is not None and clock.boottime() - began + pause_s > give_up_after_s:
                 raise
-            log.warning("artifacts_away", reason=str(error), retry_in_s=pause_s)
+            outage.note(str(error))
+        else:
+            return outage.over()
         await clock.sleep(pause_s)
         pause_s = min(pause_s * 2, _LAST_PAUSE_S)

@@ -26,6 +26,7 @@ from formicary.events.public import CancelJob, Command, CommandAccepted, Command
 from formicary.metrics import COMMANDS_HANDLED
 from formicary.model.jobs import JobRequest
 from formicary.model.states import JobState
+from formicary.outage import Outage
 from formicary.queen.command_reading import Unreadable, read_command
 from formicary.queen.manager.manager import Manager
 from formicary.service import Service
@@ -88,6 +89,7 @@ class CommandsDesk(Service):
         self._manager = manager
         self._clock = clock
         self._incarnation = incarnation
+        self._outage = Outage("commands_wait_for_database", clock.boottime)
 
     async def run(self) -> None:
         """Serves until cancelled; what is unacknowledged then goes to another queen."""
@@ -135,9 +137,12 @@ class CommandsDesk(Service):
         pause_s = _FIRST_RETRY_S
         while True:
             try:
-                return await self._carry_out(items)
+                outcomes = await self._carry_out(items)
             except UnavailableError as error:
-                log.warning("commands_wait_for_database", reason=str(error), count=len(items), retry_in_s=pause_s)
+                self._outage.note(str(error), count=len(items))
+            else:
+                self._outage.over()
+                return outcomes
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, _LAST_RETRY_S)
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
-import structlog
 
 from brokers.base import Edge, Message, Position
 from brokers.errors import BrokerRefusedError, BrokerUnavailableError
@@ -26,10 +25,9 @@ from formicary.events import topics
 from formicary.events.public import JobStateChanged, LifecycleEvent, TaskStateChanged
 from formicary.ids import Incarnation, ant_of
 from formicary.metrics import LIFECYCLE_EVENTS
+from formicary.outage import Outage
 from formicary.service import Service
 from formicary.store.lifecycle import Change, LifecycleStore
-
-log = structlog.get_logger(__name__)
 
 #: Changes read and published at once.
 BATCH: Final = 1000
@@ -71,6 +69,7 @@ class LifecyclePublisher(Service):
         self._wake = asyncio.Event()
         self._epoch: int | None = None
         self._cursor = 0
+        self._outage = Outage("lifecycle_not_published", clock.boottime)
 
     def wake(self) -> None:
         """Says that something changed."""
@@ -108,12 +107,12 @@ class LifecyclePublisher(Service):
     async def _look(self) -> bool:
         """Publishes a batch; returns whether there may be more at once."""
         try:
-            return await self.run_once() == BATCH
-        except UnavailableError as error:
-            log.warning("lifecycle_waits_for_database", reason=str(error))
-        except (BrokerRefusedError, BrokerUnavailableError) as error:
-            log.warning("lifecycle_not_published", reason=str(error))
-        return False
+            has_more = await self.run_once() == BATCH
+        except (UnavailableError, BrokerRefusedError, BrokerUnavailableError) as error:
+            self._outage.note(str(error))
+            return False
+        self._outage.over()
+        return has_more
 
     async def _wait(self) -> None:
         try:

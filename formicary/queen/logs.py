@@ -11,6 +11,7 @@ from formicary.errors import UnavailableError
 from formicary.events import topics
 from formicary.events.logs import LogChunk
 from formicary.metrics import LOG_LINES_WRITTEN
+from formicary.outage import Outage
 from formicary.queen.watch import Signals
 from formicary.service import Service
 from formicary.store.errors import DataRefusedError
@@ -38,6 +39,7 @@ class LogWriter(Service):
         self._store = store
         self._signals = signals
         self._clock = clock
+        self._outage = Outage("log_writer_waits_for_database", clock.boottime)
         self._consumer = consumer
 
     async def run(self) -> None:
@@ -88,8 +90,8 @@ class LogWriter(Service):
         while True:
             try:
                 await self._store.append(chunks)
-                return
+                return self._outage.over()
             except UnavailableError as error:
-                log.warning("log_writer_waits_for_database", reason=str(error), chunks=len(chunks), retry_in_s=pause_s)
+                self._outage.note(str(error), chunks=len(chunks))
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, _LAST_RETRY_S)

@@ -7,15 +7,13 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import structlog
 
 from formicary.errors import UnavailableError
+from formicary.outage import Outage
 from formicary.store.errors import DataRefusedError
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
-
-log = structlog.get_logger(__name__)
 
 #: A row as the driver gives it: by position and by name.
 Record = asyncpg.Record
@@ -104,15 +102,16 @@ class Database:
         Raises:
             UnavailableError: it was still away after ``give_up_after_s`` seconds (None: never given up).
         """
-        began, pause_s = time.monotonic(), FIRST_RETRY_S
+        began, pause_s, outage = time.monotonic(), FIRST_RETRY_S, Outage("database_away")
         while True:
             try:
-                return await self.open()
+                await self.open()
             except UnavailableError as error:
-                waited_s = time.monotonic() - began
-                if give_up_after_s is not None and waited_s + pause_s > give_up_after_s:
+                if give_up_after_s is not None and time.monotonic() - began + pause_s > give_up_after_s:
                     raise
-                log.warning("database_away", error=str(error), waited_s=round(waited_s, 1), retry_in_s=pause_s)
+                outage.note(str(error))
+            else:
+                return outage.over()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LAST_RETRY_S)
 

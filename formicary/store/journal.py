@@ -17,6 +17,7 @@ import structlog
 
 from formicary.errors import UnavailableError
 from formicary.ids import JobId
+from formicary.outage import Outage
 from formicary.store.database import (
     AWAY_ERRORS,
     FIRST_RETRY_S,
@@ -71,6 +72,7 @@ class Journal:
         self._turn = asyncio.Lock()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._statements: dict[str, PreparedStatement[asyncpg.Record]] = {}
+        self._outage = Outage("journal_waits_for_database")
 
     async def commit(self, batch: JournalBatch) -> None:
         """Writes all of the batch, durably, or nothing.
@@ -124,8 +126,9 @@ class Journal:
                 if self._connection is None or self._connection.is_closed():
                     self._connection, self._statements = await self._database.connect(), {}
                 self._statements[sql] = await self._connection.prepare(sql)
+                self._outage.over()
             except (UnavailableError, *AWAY_ERRORS) as error:
-                log.warning("journal_waits_for_database", error=str(error), retry_in_s=pause_s)
+                self._outage.note(str(error))
                 self._drop()
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, LAST_RETRY_S)
@@ -165,7 +168,7 @@ class Journal:
                     _SETTLE, shards, epochs, self._incarnation, number, timeout=COMMIT_TIMEOUT_S
                 )
             except AWAY_ERRORS as error:
-                log.warning("journal_waits_for_database", error=str(error), retry_in_s=FIRST_RETRY_S)
+                self._outage.note(str(error))
                 self._drop()
                 await asyncio.sleep(FIRST_RETRY_S)
 

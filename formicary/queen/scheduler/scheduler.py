@@ -16,6 +16,7 @@ from formicary.errors import FormicaryError, UnavailableError
 from formicary.events import topics
 from formicary.events.jobs import JobLaunched, LeasesReleased
 from formicary.ids import JobId, QueenId
+from formicary.outage import Outage
 from formicary.queen.leases import LeaseKeeper
 from formicary.service import Service
 from formicary.store.claims import ClaimStore
@@ -92,6 +93,7 @@ class Scheduler(Service):
         self._bus = bus
         self._launcher = launcher
         self._clock = clock
+        self._outage = Outage("scheduler_waits_for_database", clock.boottime)
         self._queen_id = queen_id
         self._keeper = LeaseKeeper(leases, [LEADER], queen_id, incarnation, lease_s, clock, self)
         self._wake = asyncio.Event()
@@ -211,11 +213,13 @@ class Scheduler(Service):
             try:
                 has_more = await self.run_once()
             except UnavailableError as error:
-                log.warning("scheduler_waits_for_database", reason=str(error))
+                self._outage.note(str(error))
                 has_more = False
             except FormicaryError as error:
                 log.warning("claim_refused", reason=str(error))
                 has_more = False
+            else:
+                self._outage.over()
             if has_more:
                 await asyncio.sleep(0)
             else:

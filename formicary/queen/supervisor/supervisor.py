@@ -17,6 +17,7 @@ from formicary.errors import UnavailableError
 from formicary.events import topics
 from formicary.events.jobs import LeasesReleased
 from formicary.ids import JobId, QueenId, shard_of
+from formicary.outage import Outage
 from formicary.queen.leases import LeaseKeeper
 from formicary.queen.registry import AntRegistry
 from formicary.queen.supervisor.ants import AntDesk
@@ -93,6 +94,7 @@ class Supervisor(Service):
         self._stores = stores
         self._registry = registry
         self._clock = clock
+        self._outage = Outage("supervisor_waits_for_database", clock.boottime)
         self._programs = Programs(stores.definitions.by_id)
         self.loop = HotLoop(stores.journal, bus, registry, self._programs, clock, endings)
         self.loop.on_drop = self._reload_later
@@ -325,10 +327,10 @@ class Supervisor(Service):
             try:
                 await action()
             except UnavailableError as error:
-                log.warning("database_away", reason=str(error))
+                self._outage.note(str(error))
                 await self._clock.sleep(0.5)
             else:
-                return
+                return self._outage.over()
 
     async def _release(self) -> None:
         for shard in list(self.loop.shards.values()):
