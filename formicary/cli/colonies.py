@@ -53,11 +53,13 @@ async def serve_ant(loaded: Settings, options: AntOptions, ready_file: str | Non
 async def _with_api(
     loaded: Settings, parts: AbstractAsyncContextManager[Colony], lock: HomeLock | None
 ) -> AsyncIterator[Running]:
-    ApiServer.check_listen(split_listen(loaded.listen))
+    listen = split_listen(loaded.listen)
+    ApiServer.check_listen(listen)
+    ApiServer.check_free(listen)
     async with parts as colony:
         if lock is not None:
             await RunLedger(lock.home).cancel_orphans(colony.manager)
-        server = ApiServer(colony.manager, split_listen(loaded.listen))
+        server = ApiServer(colony.manager, listen)
         try:
             await server.start()
             if lock is not None:

@@ -6,6 +6,7 @@ that had its name pointed at this machine (``Host``): a submitted job runs comma
 
 import asyncio
 import ipaddress
+import socket
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -52,6 +53,16 @@ class ApiServer(Service):
                 "listen on 127.0.0.1 and reach it through a tunnel, such as ssh -L"
             )
 
+    @staticmethod
+    def check_free(listen: tuple[str, int]) -> None:
+        """Raises ``InvalidInputError`` where ``listen`` cannot be listened on, as far as can be told before."""
+        with socket.socket(socket.AF_INET6 if ":" in listen[0] else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(listen)
+            except OSError as error:
+                raise _cannot_listen(listen, error) from error
+
     async def run(self) -> None:
         """Serves until cancelled."""
         closing = asyncio.Event()
@@ -75,12 +86,18 @@ class ApiServer(Service):
         try:
             await web.TCPSite(runner, host, port, backlog=1024).start()
         except OSError as error:
-            reason = error.strerror or str(error)
-            message = f"FORMICARY_LISTEN: cannot listen on {host}:{port} ({reason}); choose another with --listen"
-            raise InvalidInputError(message) from error
+            raise _cannot_listen(self._listen, error) from error
         bound = runner.addresses[0][1]
         self.address = f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
         log.info("api_listens", address=self.address)
+
+
+def _cannot_listen(listen: tuple[str, int], error: OSError) -> InvalidInputError:
+    host, port = listen
+    reason = error.strerror or str(error)
+    return InvalidInputError(
+        f"FORMICARY_LISTEN: cannot listen on {host}:{port} ({reason}); choose another with --listen"
+    )
 
 
 def application(manager: Manager, closing: asyncio.Event) -> web.Application:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -152,6 +153,18 @@ def test_a_server_that_waits_for_its_database_stops_on_one_signal(number: signal
             assert server.wait(10) == 0
         finally:
             server.kill()
+
+
+def test_an_address_that_is_taken_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+
+        ended = formicary("up", "--home", str(tmp_path / "home"), "--listen", address)
+
+    assert ended.returncode == 2
+    assert is_one_line(ended.stderr), ended.stderr
+    assert f"cannot listen on {address}" in ended.stderr
+    assert not (tmp_path / "home" / "postgres").exists()
 
 
 def test_something_else_than_formicary_behind_the_address_is_said() -> None:
