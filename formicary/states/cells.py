@@ -105,7 +105,8 @@ class JobCell:
         stop_code, stop_message: why nothing new starts in this attempt although the job goes on (an unhandled
             failure, FATAL, the job's timeout): what the job will end with.
         elapsed_s: seconds of this attempt that its timeout counted before ``counting_since``; pauses are left out.
-        counting_since: the timeout runs since then; None while paused or before the start.
+        counting_since: the timeout runs since then, by the wall clock, for another queen, on another machine, may go on
+            with it; None while paused or before the start.
     """
 
     __slots__ = (
