@@ -179,6 +179,14 @@ class Broker(ABC):
         """Returns how many messages of ``topic`` the group has yet to acknowledge."""
 
     @abstractmethod
+    async def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Makes the topics that do not exist, empty: whoever comes with a client of its own finds them."""
+
+    @abstractmethod
+    async def topics(self, prefix: str) -> list[str]:
+        """Returns the names of the topics that exist and begin with ``prefix``, in any order."""
+
+    @abstractmethod
     async def delete_topic(self, topic: str) -> None:
         """Deletes a topic with its messages and groups; nothing happens where there is none."""
 

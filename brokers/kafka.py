@@ -125,6 +125,15 @@ class KafkaBroker(Broker):
         """Returns the messages behind the committed offset that are not acknowledged."""
         return await self._call(lambda: self._depth(topic, group))
 
+    async def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Makes topics with the settings that all of ours have."""
+        await self._call(lambda: self._link.ensure(topics))
+
+    async def topics(self, prefix: str) -> list[str]:
+        """Returns the topics of the cluster."""
+        found = await self._call(self._link.admin.list_topics)
+        return [name for name in found if name.startswith(prefix)]
+
     async def delete_topic(self, topic: str) -> None:
         """Deletes the topic's records."""
         await self._call(lambda: self._delete_records(topic, -1))

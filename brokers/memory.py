@@ -113,6 +113,17 @@ class MemoryBroker(Broker):
         state = found.groups.get(group)
         return found.end - found.base if state is None else found.end - state.low - len(state.done)
 
+    async def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Makes topics."""
+        self._check_open()
+        for topic in topics:
+            self._server.topic(topic)
+
+    async def topics(self, prefix: str) -> list[str]:
+        """Returns the topics of the server."""
+        self._check_open()
+        return self._server.names(prefix)
+
     async def delete_topic(self, topic: str) -> None:
         """Deletes a topic; its subscriptions go on with the next of its name."""
         self._check_open()

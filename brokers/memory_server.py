@@ -44,6 +44,10 @@ class MemoryServer:
         """Returns a topic if there is one."""
         return self._topics.get(name)
 
+    def names(self, prefix: str) -> list[str]:
+        """Returns the names of topics that begin with ``prefix``."""
+        return [name for name in self._topics if name.startswith(prefix)]
+
     def delete(self, name: str) -> None:
         """Deletes a topic; offsets go on behind it, so that its positions never point into a later one of its name."""
         topic = self._topics.pop(name, None)

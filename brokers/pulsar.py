@@ -129,6 +129,15 @@ class PulsarBroker(Broker):
         """Returns the backlog of a subscription."""
         return await self._call(partial(self._link.admin.backlog, topic, group))
 
+    async def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Makes topics with their keeper."""
+        await self._call(lambda: self._link.ensure(topics))
+
+    async def topics(self, prefix: str) -> list[str]:
+        """Returns the topics of the namespace."""
+        found = await self._call(self._link.admin.topics)
+        return [name for name in found if name.startswith(prefix)]
+
     async def delete_topic(self, topic: str) -> None:
         """Deletes a topic with its subscriptions; its consumers make it anew."""
         await self._call(partial(self._delete, topic))

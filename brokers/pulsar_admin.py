@@ -97,6 +97,11 @@ class Admin:
         facts = groups.get(group) or groups.get(KEEPER) or {"msgBacklog": 0}
         return int(facts["msgBacklog"])
 
+    async def topics(self) -> list[str]:
+        """Returns the topics of the namespace, without its name."""
+        found = await self._ask("GET", f"persistent/{self._namespace}", accept=(404,))
+        return [name.rpartition("/")[2] for name in found or []]
+
     async def delete(self, topic: str) -> None:
         """Deletes a topic with its subscriptions."""
         await self._ask("DELETE", self._path(topic, "") + "?force=true", accept=(404,))

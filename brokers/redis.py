@@ -22,6 +22,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import redis.asyncio as driver
@@ -279,6 +280,24 @@ class RedisBroker(Broker):
 
         self._calls.check_open()
         return await self._call(lambda: depth_of(self._link, topic, group))
+
+    async def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Makes empty streams."""
+        from brokers.redis_subscriptions import make
+
+        self._calls.check_open()
+        for topic in topics:
+            await self._call(partial(make, self._link, topic))
+
+    async def topics(self, prefix: str) -> list[str]:
+        """Returns the streams of that name; the server looks at all of its keys for that, a thousand at a time."""
+        self._calls.check_open()
+        return await self._call(lambda: self._topics(prefix))
+
+    async def _topics(self, prefix: str) -> list[str]:
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", self._link.key(prefix)) + "*"
+        keys = self._link.client.scan_iter(match=pattern, count=1000, _type="stream")
+        return list({key.decode().removeprefix(self._link.prefix) async for key in keys})
 
     async def delete_topic(self, topic: str) -> None:
         """Deletes the stream, with its groups, and their counts of rejections."""

@@ -47,6 +47,13 @@ for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
 end
 """
 
+_MAKE: Final = """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('XGROUP', 'CREATE', KEYS[1], 'formicary-made', '$', 'MKSTREAM')
+  redis.call('XGROUP', 'DESTROY', KEYS[1], 'formicary-made')
+end
+"""
+
 
 class Member(HoldingSubscription):
     """A consumer of a group."""
@@ -322,6 +329,11 @@ async def _count_after(link: Link, key: str, entry: bytes) -> int:
         count += len(page)
         entry = page[-1][0]
     return count
+
+
+async def make(link: Link, topic: str) -> None:
+    """Makes an empty stream where there is none: there is no command for that but to make a group."""
+    await link.client.eval(_MAKE, 1, link.key(topic))
 
 
 async def delete(link: Link, topic: str) -> None:

@@ -191,6 +191,14 @@ class Bus:
         """Returns how many messages (packs) of ``topic`` the group has yet to acknowledge."""
         return await self._broker.depth(topic, group)
 
+    async def ensure_topics(self, names: Sequence[str]) -> None:
+        """Makes topics that do not exist. Waits, for ever, for a broker that is lost."""
+        await self._insist(lambda: self._broker.ensure_topics(names))
+
+    async def topics(self, prefix: str) -> list[str]:
+        """Returns the topics that exist and begin with ``prefix``."""
+        return await self._broker.topics(prefix)
+
     async def delete_topic(self, topic: str) -> None:
         """Deletes a topic with all it holds; nothing happens where there is none."""
         await self._broker.delete_topic(topic)

@@ -179,6 +179,16 @@ class SimBroker(Broker):
         """Returns 0: nothing under simulation has a group."""
         return 0
 
+    async def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Makes logs."""
+        for topic in topics:
+            self._server.log(topic)
+
+    async def topics(self, prefix: str) -> list[str]:
+        """Returns nothing: no queen of the simulation looks for topics."""
+        del prefix
+        return []
+
     async def delete_topic(self, topic: str) -> None:
         """Drops what a log holds."""
         self._server.trim(topic, self._server.log(topic).end)

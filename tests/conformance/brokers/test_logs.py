@@ -126,6 +126,32 @@ async def test_a_deleted_log_reads_as_a_new_one(rig: Rig, broker: Broker, topic:
     assert rig.bodies(await rig.read(broker, topic, 1)) == ["b"]
 
 
+async def test_topics_are_made_once_and_empty_and_found_by_the_beginning_of_their_names(
+    rig: Rig, broker: Broker, topic: str
+) -> None:
+    made, other = [f"{topic}.made.a", f"{topic}.made.b"], f"{topic}.unmade"
+    await broker.ensure_topics(made)
+    await broker.publish([*rig.messages(made[0], "kept"), *rig.messages(other, "x")])
+
+    another = await rig.open()
+    await another.ensure_topics(made)
+
+    assert sorted(await another.topics(f"{topic}.made.")) == made
+    assert sorted(await another.topics(f"{topic}.")) == [*made, other]
+    assert await another.topics(f"{topic[:-1]}?") == []
+    assert await another.read(made[1], START, 10, 0.05) == []
+    assert rig.bodies(await rig.read(another, made[0], 1)) == ["kept"]
+
+
+async def test_a_deleted_topic_is_no_longer_found(broker: Broker, topic: str) -> None:
+    await broker.ensure_topics([topic])
+    if broker.capabilities.topics_are_dear:
+        await broker.discard_topic(topic)
+    else:
+        await broker.delete_topic(topic)
+    assert await broker.topics(topic) == []
+
+
 async def test_a_cancelled_read_loses_nothing(rig: Rig, broker: Broker, topic: str) -> None:
     position = await broker.end(topic)
     seen: list[str] = []
