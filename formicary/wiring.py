@@ -9,12 +9,11 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
 
-import msgspec
 import structlog
 
 from brokers.base import Broker
@@ -26,55 +25,27 @@ from formicary.ant.ant import Ant
 from formicary.ant.config import AntConfig
 from formicary.ant_options import AntOptions, ant_config, executor_options
 from formicary.artifacts.base import ArtifactStore
-from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.registry import make_store
 from formicary.artifacts.waiting import open_when_there
-from formicary.bell import Bell
 from formicary.bus import Bus
 from formicary.cache_limits import cache_limits
 from formicary.clock import Clock, SystemClock
 from formicary.events import topics
 from formicary.exchange import BrokerExchange
-from formicary.ids import AntId, QueenId, new_uuid7
+from formicary.ids import AntId, new_uuid7
 from formicary.outage import Outage
-from formicary.queen.caches import CacheEviction
-from formicary.queen.commands_desk import CommandsDesk
-from formicary.queen.lifecycle import LifecyclePublisher
-from formicary.queen.log_archiver import LogArchiver
-from formicary.queen.log_reader import LogSources
-from formicary.queen.logs import LogWriter
-from formicary.queen.manager.contracts import Stores, Surroundings
 from formicary.queen.manager.manager import Manager
-from formicary.queen.registry import AntRegistry
-from formicary.queen.retention import Retention
-from formicary.queen.scheduler.scheduler import Scheduler
-from formicary.queen.supervisor.supervisor import Supervisor, SupervisorConfig, SupervisorStores
-from formicary.queen.watch import JobWatch, Signals
+from formicary.queen_wiring import Ground, Queen
 from formicary.service import Service
 from formicary.settings import Settings
-from formicary.store.caches import CacheUses
-from formicary.store.claims import ClaimStore
-from formicary.store.commands import CommandStore
 from formicary.store.database import Database
-from formicary.store.definitions import DefinitionStore
 from formicary.store.embedded import EmbeddedPostgres
-from formicary.store.jobs import JobStore
-from formicary.store.journal import Journal
-from formicary.store.leases import LeaseStore
-from formicary.store.lifecycle import LifecycleStore
-from formicary.store.log_parts import LogPartStore
-from formicary.store.logs import LogStore
-from formicary.store.memos import MemoStore
 from formicary.store.migrations import migrate
-from formicary.store.references import References
-from formicary.store.shards import ShardStore
 
 log = structlog.get_logger(__name__)
 
 _Part = TypeVar("_Part")
 
-#: How long a shutdown waits for open batches to be committed, in seconds.
-FLUSH_S = 5.0
 #: Of the cyclic garbage collector. A queen holds hundreds of thousands of long-lived objects and makes few cycles: with
 #: Python's defaults, walking them again and again cost more than half of all its time.
 COLLECTOR_THRESHOLDS = (100_000, 50, 100)
@@ -131,11 +102,6 @@ async def ant(settings: Settings, options: AntOptions) -> AsyncIterator[Colony]:
         yield Colony(foundation.services, None, built)
 
 
-class _Queen(msgspec.Struct):
-    manager: Manager
-    shard_count: int
-
-
 class _Services:
     """Long-lived tasks of the process; the first that fails ends the wait."""
 
@@ -187,92 +153,17 @@ class _Foundation:
         self.services.close()
         await asyncio.shield(self._stack.aclose())
 
-    async def queen(self, queen_id: str) -> _Queen:
-        """Starts a queen: database, log writer, supervisor, scheduler, manager."""
-        database = await self._open_database()
-        leases = LeaseStore(database)
-        shard_count = await leases.shard_count()
-        stores = Stores(
-            database=database,
-            definitions=DefinitionStore(database),
-            jobs=JobStore(database),
-            commands=CommandStore(database),
-            logs=LogSources(LogStore(database), LogPartStore(database), self._need(self._artifacts)),
-            artifacts=Blobs(self._need(self._artifacts)),
-        )
-        retention = Retention(stores.artifacts, References(database), self._clock, self._settings.artifacts_sweep_s)
-        await retention.open()
-        bus = self._need(self._bus)
-        watch, log_signals, registry = JobWatch(), Signals(), AntRegistry()
-        writer = LogWriter(bus, stores.logs.lines, log_signals, self._clock, self._incarnation)
-        await self._start(writer)
-        self._stack.push_async_callback(self._store_logs, bus)
-        bell = Bell(watch, bus)
-        journal = Journal(database, self._incarnation)
-        self._stack.push_async_callback(journal.close)
-        supervisor = Supervisor(
-            SupervisorConfig(
-                queen_id=QueenId(queen_id),
-                incarnation=self._incarnation,
-                shard_count=shard_count,
-                lease_s=self._settings.lease_s,
-                ant_lease_s=self._settings.ant_lease_s,
-                artifacts_expire_after_s=self._settings.artifacts_expire_after_s,
-            ),
-            bus,
-            SupervisorStores(
-                journal=journal,
-                leases=leases,
-                shards=ShardStore(database),
-                commands=stores.commands,
-                definitions=stores.definitions,
-                memos=MemoStore(database),
-                housekeeping=retention,
-            ),
-            registry,
-            self._clock,
-            bell,
-        )
-        scheduler = Scheduler(
-            leases,
-            ClaimStore(database),
-            stores.jobs,
-            bus,
-            supervisor,
-            self._clock,
-            queen_id=QueenId(queen_id),
-            incarnation=self._incarnation,
-            lease_s=self._settings.lease_s,
-        )
-        bell.scheduler, bell.supervisor = scheduler, supervisor
-        supervisor.on_released = scheduler.leases_free
-        await self._start(supervisor)
-        self._stack.push_async_callback(self._flush, supervisor)
-        await self._start(scheduler)
-        limits = cache_limits(self._settings)
-        await self._start(
-            CacheEviction(self._need(self._artifacts), CacheUses(database), scheduler, self._clock, limits)
-        )
-        await self._start(LogArchiver(stores.logs, scheduler, self._clock, self._settings.logs_archive_after_s))
-        retention.leadership = scheduler
-        await self._start(retention)
-        around = Surroundings(
+    async def queen(self, queen_id: str) -> Queen:
+        """Starts a queen, on the database."""
+        ground = Ground(
+            settings=self._settings,
+            database=await self._open_database(),
+            bus=self._need(self._bus),
+            artifacts=self._need(self._artifacts),
             clock=self._clock,
-            wake=bell,
-            starter=bell,
-            watch=watch,
-            log_signals=log_signals,
-            log_backlog=_LogBacklog(bus),
-            ants=registry,
-            waits=supervisor,
+            incarnation=self._incarnation,
         )
-        manager = Manager(stores, around, shard_count)
-        self._stack.push_async_callback(manager.close)
-        await self._start(CommandsDesk(bus, manager, self._clock, self._incarnation))
-        if bus.capabilities.survives_process:
-            bell.lifecycle = LifecyclePublisher(bus, LifecycleStore(database), scheduler, self._clock)
-            await self._start(bell.lifecycle)
-        return _Queen(manager, shard_count)
+        return await Queen.build(ground, self, queen_id)
 
     async def ant(self, options: AntOptions, default_id: str, shard_count: int) -> Ant:
         """Starts an ant; it is drained on the way out."""
@@ -282,7 +173,7 @@ class _Foundation:
         config = ant_config(self._settings, options, own_id, bus.capabilities, shard_count, cache_limit_bytes)
         executors = await self._executors(options, config)
         built = Ant(bus, executors, self._need(self._artifacts), config, self._clock)
-        await self._start(built)
+        await self.start(built)
         self._stack.push_async_callback(built.drain)
         return built
 
@@ -297,23 +188,15 @@ class _Foundation:
             self._stack.push_async_callback(executor.close)
         return executors
 
-    async def _start(self, service: Service) -> None:
+    async def start(self, service: Service) -> None:
+        """Starts a service; it is stopped on the way out, and its end is the end of the process."""
         self._stack.push_async_callback(service.stop)
         await service.start()
         self.services.watch(asyncio.create_task(service.wait()))
 
-    async def _flush(self, supervisor: Supervisor) -> None:
-        try:
-            async with asyncio.timeout(FLUSH_S):
-                await supervisor.drain()
-        except TimeoutError:
-            log.warning("flush_gave_up", after_s=FLUSH_S)
-
-    async def _store_logs(self, bus: Bus) -> None:
-        """Waits until everything that ants said is stored."""
-        deadline = self._clock.boottime() + FLUSH_S
-        while await bus.depth(topics.LOGS, topics.LOG_WRITERS) and self._clock.boottime() < deadline:
-            await self._clock.sleep(0.01)
+    def on_exit(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Has something done on the way out, before what was started or asked for earlier."""
+        self._stack.push_async_callback(callback)
 
     async def _open_broker(self) -> None:
         self._broker = make_broker(self._settings.broker_url)
@@ -354,11 +237,3 @@ class _Foundation:
     def _need(self, part: _Part | None) -> _Part:
         assert part is not None, "the foundation is not open"
         return part
-
-
-class _LogBacklog:
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-
-    async def backlog(self) -> int:
-        return await self._bus.depth(topics.LOGS, topics.LOG_WRITERS)
