@@ -34,15 +34,16 @@ class Admin:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Checks that the server answers and takes the token."""
+        """Checks that the server answers, takes the token and has the namespace."""
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
             # Not in total: a thousand new topics wait for a free connection.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT_S, sock_read=_TIMEOUT_S),
             connector=aiohttp.TCPConnector(limit=16, ssl=self._trust),
         )
-        # Any answer but 401 will do: what a role may see of a namespace differs.
-        await self._ask("GET", f"namespaces/{self._namespace}/permissions", accept=(403, 404))
+        # What a role may see of a namespace differs. One that is not there is waited for: a server makes its first
+        # ones a while after it has begun to answer.
+        await self._ask("GET", f"namespaces/{self._namespace}/permissions", accept=(403,))
 
     async def close(self) -> None:
         """Disconnects."""

@@ -66,6 +66,7 @@ _LOSSES: Final = (
     exceptions.OutOfMemoryError,
     exceptions.ReadOnlyError,
     exceptions.MasterDownError,
+    exceptions.InvalidResponse,  # another server listens there, perhaps only now
     OSError,
 )
 #: Codes of refusals that pass: the disk or the scripts of the server, its replicas, its start.

@@ -36,7 +36,7 @@ def make_broker(url: str) -> Broker:
     except ModuleNotFoundError as exc:
         if not driver or (exc.name or "").partition(".")[0] != driver:
             raise
-        raise UnknownBrokerError(f"{scheme}:// needs a driver: pip install formicary[{extra}]") from exc
+        raise UnknownBrokerError(f"{scheme}:// needs a driver: pip install 'formicary[{extra}]'") from exc
     try:
         return make(url)
     except ValueError as exc:

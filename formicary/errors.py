@@ -7,6 +7,7 @@ FormicaryError
 │   └── ExpiredError        it did, until its time was over (exit code 2, HTTP 410)
 ├── ConflictError           the state forbids it (exit code 2, HTTP 409)
 ├── UnavailableError        a server, database or broker cannot be reached; try again (exit code 3, HTTP 503)
+│   └── LoginRefusedError   it refuses the credentials or the name given; waiting does not help
 ├── HomeHeldError           another process holds the home folder (exit code 2)
 └── DataError               a value that no store accepts (NUL, lone surrogate, range, size)
 """
@@ -86,6 +87,10 @@ class UnavailableError(FormicaryError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class LoginRefusedError(UnavailableError):
+    """A server answers, but takes neither credentials nor name as they are set: a start should end, not wait."""
 
 
 class HomeHeldError(FormicaryError):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from executors.quantities import parse_size
 from formicary.errors import InvalidInputError
 
 #: What stands for a secret wherever settings are printed.
@@ -187,10 +188,15 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             value = float("nan")
         if not least <= value <= most:
-            raise ValueError(f"{text!r} is not a number of seconds from {least:g} to {most:g}")
+            raise ValueError(f"{text!r} is not a number of seconds from {least:,.12g} to {most:,.12g}")
         return value
 
     return read
+
+
+def _size(text: str) -> str:
+    parse_size(text)
+    return text
 
 
 def _umask(text: str) -> str:
@@ -283,8 +289,8 @@ VARIABLES = (
     Variable("FORMICARY_TOKEN", "token", str, "token of the client commands"),
     Variable("FORMICARY_LEASE_S", "lease_s", _seconds(0.5, 3600), "life of a queen's leases, in seconds"),
     Variable("FORMICARY_ANT_LEASE_S", "ant_lease_s", _seconds(1, 86400), "life of an ant's lease, in seconds"),
-    Variable("FORMICARY_CACHE_LIMIT", "cache_limit", str, "what the caches of one job type may take, such as 5GB"),
-    Variable("FORMICARY_CACHE_TOTAL_LIMIT", "cache_total_limit", str, "what all caches may take, such as 50GB"),
+    Variable("FORMICARY_CACHE_LIMIT", "cache_limit", _size, "what the caches of one job type may take, such as 5GB"),
+    Variable("FORMICARY_CACHE_TOTAL_LIMIT", "cache_total_limit", _size, "what all caches may take, such as 50GB"),
     Variable(
         "FORMICARY_LOGS_ARCHIVE_AFTER_S",
         "logs_archive_after_s",

@@ -19,7 +19,7 @@ Schema = dict[str, Json]
 #: Names of jobs, tasks, tags and labels.
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,99}$"
 _NAME = re.compile(NAME_PATTERN)
-_NAME_HINT = "use 1 to 100 letters, digits and _ - . : and begin with a letter, digit or _"
+NAME_HINT = "use 1 to 100 letters, digits and _ - . : and begin with a letter, digit or _"
 _MAX_INT = 2**63 - 1
 
 
@@ -89,7 +89,7 @@ class Name:
             _expected(problems, path, node, "a name")
             return ""
         if not _NAME.fullmatch(node.text):
-            problems.add(path, f'"{node.text[:100]}" is no valid name', _NAME_HINT)
+            problems.add(path, f'"{node.text[:100]}" is no valid name', NAME_HINT)
             return ""
         return node.text
 
@@ -260,7 +260,7 @@ class TextMap:
                     problems, (*path, key), each, "text", 'a text that begins with { or [ needs quotes: "{{ … }}"'
                 )
             elif self.has_names and not _NAME.fullmatch(key):
-                problems.add((*path, key), f'"{key[:100]}" is no valid name', _NAME_HINT, at_key=True)
+                problems.add((*path, key), f'"{key[:100]}" is no valid name', NAME_HINT, at_key=True)
             else:
                 values[key] = each.text
         return values

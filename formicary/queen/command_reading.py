@@ -18,6 +18,7 @@ _REPLY_HINT: Final = (
 _LONGEST: Final = 255
 
 _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Unreadable(NamedTuple):
@@ -42,11 +43,19 @@ def read_command(body: bytes) -> Command | Unreadable:
 
 
 def _lenient(body: bytes) -> dict[str, Any]:
+    """Returns those fields of an object that can be read at all: one may hold a number that no type takes."""
     try:
-        document = msgspec.json.decode(body)
+        fields = _fields_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-    return document if isinstance(document, dict) else {}
+    return {name: value for name, raw in fields.items() if (value := _value(raw)) is not None}
+
+
+def _value(raw: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _unreadable(document: dict[str, Any], error: str) -> Unreadable:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from formicary.errors import UnavailableError
+from formicary.errors import LoginRefusedError, UnavailableError
 from formicary.outage import Outage
 from formicary.store.errors import DataRefusedError
 
@@ -80,7 +80,8 @@ class Database:
         """Connects.
 
         Raises:
-            UnavailableError: the database cannot be reached, or refuses the log-in.
+            LoginRefusedError: the database refuses the log-in, or has no such name.
+            UnavailableError: it cannot be reached.
         """
         if self._pool is not None:
             return
@@ -100,12 +101,15 @@ class Database:
         """Connects, trying again with growing pauses while the database is away; says so in the log.
 
         Raises:
+            LoginRefusedError: the database refuses the log-in, or has no such name; at once.
             UnavailableError: it was still away after ``give_up_after_s`` seconds (None: never given up).
         """
         began, pause_s, outage = time.monotonic(), FIRST_RETRY_S, Outage("database_away")
         while True:
             try:
                 await self.open()
+            except LoginRefusedError:
+                raise
             except UnavailableError as error:
                 if give_up_after_s is not None and time.monotonic() - began + pause_s > give_up_after_s:
                     raise
@@ -185,7 +189,7 @@ def _refused_login() -> Iterator[None]:
         asyncpg.ClientConfigurationError,
         ValueError,
     ) as error:
-        raise UnavailableError(f"the database refuses FORMICARY_DATABASE_URL: {error}") from error
+        raise LoginRefusedError(f"the database refuses FORMICARY_DATABASE_URL: {error}") from error
 
 
 def columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:

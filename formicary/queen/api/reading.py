@@ -112,9 +112,20 @@ def decode(decoder: msgspec.json.Decoder[T], content: bytes | msgspec.Raw) -> T:
 
 
 def with_key(submission: JobRequest, request: web.Request) -> JobRequest:
-    """Returns the submission with the key of the header ``Idempotency-Key``."""
+    """Returns the submission with the key of the header ``Idempotency-Key``.
+
+    Raises:
+        InvalidInputError: the body has another one.
+    """
     key = request.headers.get("Idempotency-Key")
-    return submission if key is None else msgspec.structs.replace(submission, idempotency_key=key)
+    if key is None:
+        return submission
+    if submission.idempotency_key not in (None, key):
+        problem = Problem(
+            path="idempotency_key", message="differs from the header Idempotency-Key", hint="use one of them"
+        )
+        raise InvalidInputError("idempotency_key differs from the header Idempotency-Key; use one of them", [problem])
+    return msgspec.structs.replace(submission, idempotency_key=key)
 
 
 def known_query(request: web.Request, *names: str) -> None:
@@ -142,7 +153,7 @@ def number(request: web.Request, name: str, least: float, most: float) -> float 
     except ValueError:
         value = float("nan")
     if not least <= value <= most:
-        raise _query_error(name, f"{given[:50]!r} is no number from {least:g} to {most:g}", "")
+        raise _query_error(name, f"{given[:50]!r} is no number from {least:.0f} to {most:.0f}", "")
     return value
 
 

@@ -11,6 +11,7 @@ import msgspec
 from formicary.errors import InvalidInputError, NotFoundError, Problem
 from formicary.ids import JobId
 from formicary.model.jobs import JobRequest
+from formicary.model.parse_kinds import NAME_HINT, NAME_PATTERN
 
 #: The largest ``params`` of a job, as JSON, in bytes.
 MAX_PARAMS_BYTES = 256 * 1024
@@ -21,6 +22,7 @@ MAX_KEY_LENGTH = 255
 _MAX_DEPTH = 64
 _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
+_NAME = re.compile(NAME_PATTERN)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -143,7 +145,8 @@ def _labels(labels: Mapping[str, str]) -> Iterator[Problem]:
     size_bytes = 0
     for key, value in labels.items():
         path = f"labels.{printable(key)}"
-        yield from _text(path, key)
+        if not _NAME.fullmatch(key):
+            yield Problem(path=path, message="is no valid name of a label", hint=NAME_HINT)
         yield from _text(path, value)
         size_bytes += len(key) + len(value) + 6
     if size_bytes > MAX_LABELS_BYTES:

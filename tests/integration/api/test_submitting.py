@@ -79,6 +79,8 @@ async def test_an_unknown_job_type_or_version_is_not_found(api: Api) -> None:
         (b'{"job_type": "two", "scheduled_at": "0001-01-01T00:00:00+14:00"}', 422),
         (b'{"job_type": "two", "labels": {"a": 1}}', 422),
         (b'{"job_type": "two", "labels": {"a": "\\u0000"}}', 422),
+        (b'{"job_type": "two", "labels": {"": "x"}}', 422),
+        (b'{"job_type": "two", "labels": {"two words": "x"}}', 422),
         (b'{"job_type": "a\\u0000b"}', 422),
         (b" " * (MAX_BODY_BYTES + 1), 413),
     ],
@@ -122,6 +124,17 @@ async def test_the_same_key_and_body_give_the_first_job_and_another_body_is_refu
 async def test_an_unusable_key_is_refused(api: Api) -> None:
     status, _ = await api.call("POST", JOBS, json={"job_type": "two"}, headers={"Idempotency-Key": "k" * 256})
     assert status == 422
+
+
+async def test_a_key_in_the_body_that_is_not_the_header_s_is_refused(api: Api) -> None:
+    body = {"job_type": "two", "params": {"region": "eu"}, "idempotency_key": "k-2"}
+
+    same = await api.call("POST", JOBS, json=body, headers={"Idempotency-Key": "k-2"})
+    other = await api.call("POST", JOBS, json=body, headers={"Idempotency-Key": "k-3"})
+
+    assert same[0] == 201
+    assert other[0] == 422
+    assert paths(other[1]) == {"idempotency_key"}
 
 
 async def test_a_batch_answers_each_item_in_order_with_its_job_or_its_problem(api: Api) -> None:

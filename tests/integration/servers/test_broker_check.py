@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -199,6 +200,23 @@ def test_a_server_that_never_answers_is_not_waited_for(formicary: Command, silen
             assert ended.returncode == 1
             assert is_one_sentence(ended.stderr), ended.stderr
     assert time.monotonic() - began < FAST_S
+
+
+def test_a_server_that_is_no_redis_is_told_in_a_sentence(formicary: Command, servers: Servers) -> None:
+    place = urlsplit(servers.urls("s3")["ENDPOINT"]).netloc
+    ended = formicary("broker", "check", f"redis://{place}")
+    assert ended.returncode == 1
+    assert is_one_sentence(ended.stderr), ended.stderr
+    assert f"redis://{place} cannot be reached: " in ended.stderr
+    assert "a defect" not in ended.stderr
+
+
+def test_a_namespace_that_does_not_exist_is_told_before_anything_is_tried(formicary: Command, servers: Servers) -> None:
+    place, _, options = servers.urls("pulsar")["URL"].partition("?")
+    ended = formicary("broker", "check", f"{place}/public/absent?{options}", "-o", "json")
+    assert ended.returncode == 1
+    assert json.loads(ended.stdout)["steps"] == []
+    assert "Namespace does not exist" in ended.stderr
 
 
 @pytest.mark.parametrize(

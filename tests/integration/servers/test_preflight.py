@@ -108,14 +108,21 @@ def test_settings_that_cannot_be_read_are_told(formicary: Command, settings: dic
     assert "FORMICARY_ANT_LEASE_S: 'soon' is not a number" in parts(ended.stderr, "wrong")["settings"]
 
 
-@pytest.mark.parametrize("process", ["queen", "ant"])
+@pytest.mark.parametrize(
+    ("process", "setting"),
+    [
+        pytest.param("queen", "FORMICARY_BROKER_URL", id="queen-broker"),
+        pytest.param("ant", "FORMICARY_BROKER_URL", id="ant-broker"),
+        pytest.param("queen", "FORMICARY_DATABASE_URL", id="queen-database"),
+    ],
+)
 def test_without_check_a_wrong_secret_ends_the_start_with_a_sentence(
-    formicary: Command, settings: dict[str, str], process: str
+    formicary: Command, settings: dict[str, str], process: str, setting: str
 ) -> None:
-    url = settings["FORMICARY_BROKER_URL"].replace("throw-away", "very-wrong")
-    ended = formicary(process, **(settings | {"FORMICARY_BROKER_URL": url}))
+    url = settings[setting].replace("throw-away", "very-wrong")
+    ended = formicary(process, **(settings | {setting: url}))
     assert ended.returncode == 3
-    assert "refused" in ended.stderr
+    assert "refuse" in ended.stderr
     assert "very-wrong" not in ended.stderr
     assert "a defect" not in ended.stderr
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from formicary.errors import UnavailableError
+from formicary.errors import LoginRefusedError, UnavailableError
 from formicary.events.logs import Line, LogChunk
 from formicary.ids import JobId, new_job_id
 from formicary.model.definition import JobDefinition
@@ -198,11 +198,11 @@ async def test_a_database_that_is_not_there_is_unavailable_and_given_up_in_time(
     await database.close()
 
 
-async def test_wrong_urls_and_unknown_databases_are_unavailable_with_the_reason(url: str) -> None:
+async def test_wrong_urls_and_unknown_databases_are_not_waited_for(url: str) -> None:
     for wrong in ("nonsense://x", url.replace("/test_", "/absent_"), url.replace("formicary@", "stranger@")):
         database = Database(wrong, connect_timeout_s=1)
-        with pytest.raises(UnavailableError):
-            await database.open()
+        with pytest.raises(LoginRefusedError, match="the database refuses FORMICARY_DATABASE_URL: "):
+            await database.wait_until_open()
         await database.close()
 
 

@@ -56,5 +56,5 @@ def test_a_missing_driver_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     for module in [name for name in sys.modules if name.startswith("brokers.kafka")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(builtins, "__import__", without_driver)
-    with pytest.raises(UnknownBrokerError, match=r"pip install formicary\[kafka\]"):
+    with pytest.raises(UnknownBrokerError, match=r"pip install 'formicary\[kafka\]'"):
         make_broker("kafka://host")

@@ -107,6 +107,13 @@ def test_a_command_that_is_none_is_refused_with_the_first_reason() -> None:
     assert found.error.code == COMMAND_REASONS[0].begins
 
 
+def test_a_number_that_no_type_takes_does_not_hide_the_rest_of_a_command() -> None:
+    found = read_command(b'{"type": "SubmitJob", "job_type": "x", "params": {"n": 1e999}, "reply_to": "mine"}')
+    assert isinstance(found, Unreadable)
+    assert (found.kind, found.reply_to) == ("SubmitJob", "mine")
+    assert "out of range" in str(found.error)
+
+
 def test_the_asyncapi_document_is_one() -> None:
     packed = (Path(__file__).parent / "asyncapi-3.0.0.json.gz").read_bytes()
     schema = json.loads(gzip.decompress(packed))

@@ -44,6 +44,8 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("FORMICARY_LEASE_S", "ten"),
         ("FORMICARY_LEASE_S", "nan"),
         ("FORMICARY_ANT_LEASE_S", "-1"),
+        ("FORMICARY_CACHE_LIMIT", "1x"),
+        ("FORMICARY_CACHE_TOTAL_LIMIT", "much"),
         ("FORMICARY_LOG_LEVEL", "loud"),
         ("FORMICARY_LOG_FORMAT", "xml"),
         ("FORMICARY_HOME", "a\0b"),
