@@ -98,11 +98,53 @@ class Guard(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """An artifact of an earlier task. With ``folder`` it is that folder, as a tar archive compressed by zstd.
+
+    Whoever gets it from its ``url`` checks the sha256; None: the artifact store has no URLs.
+    """
+
+    name: str
+    task_type: str
+    sha256: str
+    size_bytes: int
+    is_executable: bool = False
+    folder: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Where to PUT a file, and with which headers; without a URL it is in the artifact store already."""
+
+    url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Exchange(Protocol):
+    """The artifact store, for whoever moves an attempt's files by URLs."""
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What the attempt gets."""
+        ...
+
+    async def offer(self, name: str, sha256: str, size_bytes: int, *, is_executable: bool) -> Upload:
+        """Announces a file that the attempt leaves; it must be stored before ``wait`` returns.
+
+        Raises:
+            CollectFailedError: it cannot be taken; says why.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """Everything about one attempt that an executor may see.
 
     ``workdir`` is a fresh folder, made on first use by ``folder()`` since most PYTHON and HTTP tasks need none.
-    ``environment`` holds the ``FORMICARY_*`` variables and nothing of the ant's own environment.
+    ``environment`` holds the ``FORMICARY_*`` variables and nothing of the ant's own environment. ``exchange`` is there
+    where the executor ``has_exchange``.
     """
 
     job_id: str
@@ -113,6 +155,7 @@ class Attempt:
     folder: "Folder"
     guard: Guard
     timeout_s: float
+    exchange: Exchange | None = None
 
 
 class Folder(Protocol):
@@ -168,6 +211,8 @@ class Executor(ABC):
     is_in_process: bool = False
     #: Attempts run where the ant's folder is not: ``start`` takes along what it holds, ``collect`` brings back.
     is_elsewhere: bool = False
+    #: Files go by URLs of the artifact store: the ant puts none into the attempt's folder, and collects none.
+    has_exchange: bool = False
 
     @abstractmethod
     async def check(self) -> None:

@@ -4,11 +4,13 @@ The documented protocol is ``docs/executors/websocket.md``; its schema is made o
 """
 
 import inspect
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from executors.base import Input
 from executors.verdict import Verdict
 
 Json = Any  # a JSON value
@@ -55,6 +57,23 @@ class Log(_Message, frozen=True, kw_only=True, tag="log"):
     stream: Literal["stdout", "stderr"] = "stdout"
 
 
+class Artifact(_Message, frozen=True, kw_only=True, tag="artifact"):
+    """A file that the task leaves: asks where to put it, which ``upload`` answers. A later one takes its name.
+
+    Attributes:
+        name: A relative path.
+        sha256: Of its content, in hexadecimal digits.
+        size_bytes: Of its content.
+        is_executable: Whether tasks that get it can execute it.
+    """
+
+    task: str
+    name: Annotated[str, Meta(min_length=1, max_length=1024)]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
+    size_bytes: Annotated[int, Meta(ge=0)]
+    is_executable: bool = False
+
+
 class Result(Verdict, frozen=True, kw_only=True, tag_field="type", tag="result"):
     """The end of a task: nothing more is said about it, and its slot is free."""
 
@@ -87,6 +106,7 @@ class Task(_Message, frozen=True, kw_only=True, tag="task"):
     method: str
     payload: Json
     timeout_s: float
+    inputs: tuple[Input, ...] = ()
 
 
 class Cancel(_Message, frozen=True, kw_only=True, tag="cancel"):
@@ -95,6 +115,24 @@ class Cancel(_Message, frozen=True, kw_only=True, tag="cancel"):
     task: str
     reason: Literal["cancelled", "timed_out"]
     grace_s: float
+
+
+class UploadTo(_Message, frozen=True, kw_only=True, tag="upload"):
+    """The answer to ``artifact``: PUT the content to ``url`` with just these ``headers``, before the result.
+
+    Attributes:
+        task: Whose artifact.
+        name: Its name.
+        url: Where to put it; null: its content is in the store already, or it was refused.
+        headers: What has to go with it.
+        refusal: Why it cannot be taken.
+    """
+
+    task: str
+    name: str
+    url: str | None = None
+    headers: Mapping[str, str] = {}
+    refusal: str | None = None
 
 
 class Pong(_Message, frozen=True, kw_only=True, tag="pong"):
@@ -109,8 +147,8 @@ class Error(_Message, frozen=True, kw_only=True, tag="error"):
     task: str | None = None
 
 
-FromWorker = Register | Log | Result | Drain | Ping
-ToWorker = Registered | Task | Cancel | Pong | Error
+FromWorker = Register | Log | Artifact | Result | Drain | Ping
+ToWorker = Registered | Task | UploadTo | Cancel | Pong | Error
 
 
 class BadMessageError(Exception):

@@ -15,6 +15,7 @@ from executors.base import Offer, Reason
 from executors.errors import ExecutorLostError
 from executors.mailbox import Mailbox
 from executors.remote_messages import (
+    Artifact,
     BadMessageError,
     Cancel,
     Drain,
@@ -37,7 +38,7 @@ MAX_UNREAD: Final = 10_000
 #: A worker is lost when it gave no sign of life for so many pauses between pings.
 _SILENT_BEATS: Final = 2
 
-Inbox = Mailbox[Log | Result]
+Inbox = Mailbox[Log | Artifact | Result]
 
 
 class RemoteWorker:
@@ -148,7 +149,9 @@ class RemoteWorker:
             return
         match message:
             case Log():
-                await self._log(message)
+                await self._hand_on(message, len(message.text) + 1)
+            case Artifact():
+                await self._hand_on(message, len(message.name) + 1)
             case Result():
                 self._result(message)
             case Drain():
@@ -159,13 +162,13 @@ class RemoteWorker:
             case Register():
                 self.tell(Error(code="already_registered", message="register comes once; connect anew to change it"))
 
-    async def _log(self, message: Log) -> None:
+    async def _hand_on(self, message: Log | Artifact, size_bytes: int) -> None:
         inbox = self._tasks.get(message.task)
         if inbox is None:
             self._unknown(message.task)
             return
         self._is_reading = False
-        await inbox.put(message, len(message.text) + 1)
+        await inbox.put(message, size_bytes)
         self._is_reading = True
         self._heard_at = asyncio.get_running_loop().time()
 

@@ -7,13 +7,15 @@ says about the attempt later is ignored. A worker that ignores a cancel keeps it
 import asyncio
 from collections.abc import Callable
 
-from executors.base import Attempt, Executor, Offer, Outcome, Reason, Run, Sink, Stream
+import msgspec
+
+from executors.base import Attempt, Exchange, Executor, Offer, Outcome, Reason, Run, Sink, Stream
 from executors.ending import Ending, stopped_outcome
-from executors.errors import ExecutorError, ExecutorLostError, SpecRefusedError, StartFailedError
+from executors.errors import CollectFailedError, ExecutorError, ExecutorLostError, SpecRefusedError, StartFailedError
 from executors.options import ExecutorOptions
 from executors.output import PIECE_BYTES
 from executors.remote_hub import Ticket, WorkerHub
-from executors.remote_messages import Log, Result, Task
+from executors.remote_messages import Artifact, Log, Result, Task, UploadTo
 from executors.remote_server import WorkerServer
 from executors.specs import WebsocketSpec
 
@@ -21,8 +23,9 @@ from executors.specs import WebsocketSpec
 class _RemoteRun:
     """State of one attempt."""
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: Ticket, exchange: Exchange | None) -> None:
         self.ticket = ticket
+        self.exchange = exchange
         self.ending = Ending()
         self.stop_reason: Reason | None = None
         self.driver: asyncio.Task[None] | None = None
@@ -32,6 +35,7 @@ class WebsocketExecutor(Executor):
     """Hands attempts to remote workers, whose logs and results it takes."""
 
     methods = ("WEBSOCKET",)
+    has_exchange = True
 
     def __init__(self, options: ExecutorOptions | None = None) -> None:
         self._options = options or ExecutorOptions()
@@ -70,8 +74,9 @@ class WebsocketExecutor(Executor):
             method=spec.worker_method,
             payload=spec.payload,
             timeout_s=attempt.timeout_s,
+            inputs=attempt.exchange.inputs if attempt.exchange is not None else (),
         )
-        handle = _RemoteRun(Ticket(task, spec.worker_tags))
+        handle = _RemoteRun(Ticket(task, spec.worker_tags), attempt.exchange)
         handle.driver = asyncio.create_task(self._drive(handle, sink))
         return Run(attempt, sink, handle)
 
@@ -115,7 +120,7 @@ class WebsocketExecutor(Executor):
 
     async def _drive(self, run: _RemoteRun, sink: Sink) -> None:
         try:
-            outcome = await self._work(run.ticket, sink)
+            outcome = await self._work(run.ticket, run.exchange, sink)
             run.ending.settle(outcome if run.stop_reason is None else stopped_outcome(run.stop_reason))
         except asyncio.CancelledError:
             run.ending.settle(stopped_outcome(run.stop_reason or Reason.CANCELLED, _where(run.ticket)))
@@ -129,7 +134,7 @@ class WebsocketExecutor(Executor):
             self._hub.withdraw(run.ticket)
             run.ticket.inbox.close()
 
-    async def _work(self, ticket: Ticket, sink: Sink) -> Outcome:
+    async def _work(self, ticket: Ticket, exchange: Exchange | None, sink: Sink) -> Outcome:
         self._hub.ask(ticket)
         if ticket.worker is None:
             await _note(sink, f"waiting: {self._hub.explain(ticket)}")
@@ -137,17 +142,21 @@ class WebsocketExecutor(Executor):
         who = f"worker {ticket.worker.name}" if ticket.worker is not None else "the worker"
         await _note(sink, f"{who} has the task")
         try:
-            return (await self._listen(ticket, sink)).outcome(who)
+            return (await self._listen(ticket, exchange, sink)).outcome(who)
         except ExecutorLostError as exc:
             await _note(sink, str(exc))
             raise
 
     @staticmethod
-    async def _listen(ticket: Ticket, sink: Sink) -> Result:
+    async def _listen(ticket: Ticket, exchange: Exchange | None, sink: Sink) -> Result:
         while True:
             match await ticket.inbox.get():
                 case Log() as message:
                     await _say(sink, message)
+                case Artifact() as artifact:
+                    answer = await _offered(artifact, exchange)
+                    if ticket.worker is not None:
+                        ticket.worker.tell(answer)
                 case Result() as result:
                     return result
 
@@ -179,6 +188,19 @@ async def _say(sink: Sink, message: Log) -> None:
         data += b"\n"
     for start in range(0, len(data), PIECE_BYTES):
         await sink.write(Stream(message.stream), data[start : start + PIECE_BYTES])
+
+
+async def _offered(artifact: Artifact, exchange: Exchange | None) -> UploadTo:
+    answer = UploadTo(task=artifact.task, name=artifact.name)
+    if exchange is None:
+        return msgspec.structs.replace(answer, refusal="there is no artifact store")
+    try:
+        upload = await exchange.offer(
+            artifact.name, artifact.sha256, artifact.size_bytes, is_executable=artifact.is_executable
+        )
+    except CollectFailedError as exc:
+        return msgspec.structs.replace(answer, refusal=str(exc))
+    return msgspec.structs.replace(answer, url=upload.url, headers=upload.headers)
 
 
 async def _note(sink: Sink, line: str) -> None:

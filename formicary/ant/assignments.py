@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import Enum, auto
 
 from executors.base import Executor, Reason, Run
+from formicary.ant.exchange import Exchange
 from formicary.events.ants import Held
 from formicary.events.orders import Order
 from formicary.events.tasks import TaskDispatched
@@ -29,6 +30,7 @@ class Assignment:
 
     __slots__ = (
         "deadline",
+        "exchange",
         "executor",
         "grace_s",
         "incarnation",
@@ -54,6 +56,8 @@ class Assignment:
         self.phase = Phase.WAITING
         self.started_at: datetime | None = None
         self.run: Run | None = None
+        #: Where its files go by URLs, once they do.
+        self.exchange: Exchange | None = None
         #: Seconds of the loop's clock; None while no executor runs it.
         self.deadline: float | None = None
         self.stop_reason: Reason | None = None

@@ -122,8 +122,8 @@ class Runner:
         self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, cache: CacheUse | None
     ) -> End:
         try:
-            if assignment.order.fetches:
-                await self._interruptible(assignment, self._transfer.fetch(assignment, folder))
+            if assignment.order.fetches or assignment.executor.has_exchange:
+                await self._interruptible(assignment, self._bring(assignment, folder))
             if cache is not None:
                 await self._interruptible(assignment, cache.restore())
             outcome = await self._execute(assignment, folder, sink, cache)
@@ -139,6 +139,14 @@ class Runner:
             return error_end("ERR_VALIDATION", str(exc))
         except ExecutorError as exc:
             return error_end(exc.code, str(exc))
+
+    async def _bring(self, assignment: Assignment, folder: AttemptFolder) -> None:
+        """Brings what earlier tasks left into the folder, or has URLs for it."""
+        if assignment.executor.has_exchange:
+            assignment.exchange = self._transfer.exchange(assignment)
+            await assignment.exchange.prepare()
+        else:
+            await self._transfer.fetch(assignment, folder)
 
     async def _execute(
         self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, cache: CacheUse | None
@@ -212,13 +220,14 @@ class Runner:
             folder=folder,
             guard=AttemptGuard(self._wardship, assignment),
             timeout_s=order.timeout_s,
+            exchange=assignment.exchange,
         )
 
     async def _collect(self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, outcome: Outcome) -> End:
         await sink.finish()
         found = await _gather_outputs(folder, sink, outcome)
         artifacts: tuple[ArtifactRef, ...] = ()
-        if folder.is_made and is_wanted(assignment.order.artifacts, outcome):
+        if (folder.is_made or assignment.exchange is not None) and is_wanted(assignment.order.artifacts, outcome):
             artifacts = await self._store(assignment, folder, sink, outcome)
         return End(
             outcome.reason.value,
@@ -245,6 +254,8 @@ class Runner:
     async def _select_and_store(
         self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog
     ) -> tuple[ArtifactRef, ...]:
+        if assignment.exchange is not None:
+            return await assignment.exchange.taken()
         selection = await asyncio.to_thread(select, assignment.order.artifacts, folder)
         for pattern in selection.unmatched:
             await sink.note(f"artifacts.paths: nothing matches {pattern!r}")

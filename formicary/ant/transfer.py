@@ -16,6 +16,7 @@ from executors.base import Outcome, Reason
 from formicary.ant.assignments import Assignment, Key
 from formicary.ant.caches import in_thread
 from formicary.ant.errors import TransferError
+from formicary.ant.exchange import Exchange
 from formicary.ant.folders import AttemptFolder
 from formicary.ant.globs import check_name, compile_pattern, select_files
 from formicary.artifacts.archive import ArchiveError, pack, unpack
@@ -56,6 +57,10 @@ class Transfer:
             raise TransferError("of earlier tasks", f"the working directory cannot be made: {exc}") from exc
         for fetch in assignment.order.fetches:
             await each(fetch.artifacts, functools.partial(self._fetch_one, work, fetch))
+
+    def exchange(self, assignment: Assignment) -> Exchange:
+        """Returns what gives out URLs instead."""
+        return Exchange(self._blobs, Holder(*assignment.key), assignment.order, _check_count)
 
     async def _fetch_one(self, work: Path, fetch: Fetch, artifact: ArtifactRef) -> None:
         target = work / check_name(artifact.name)
@@ -173,9 +178,13 @@ def select(policy: ArtifactsPolicy, folder: AttemptFolder) -> Selection:
     for name in folders:
         if check_name(name + ARCHIVE_SUFFIX) in files:
             raise TransferError(name + ARCHIVE_SUFFIX, f"is kept as a file and as the archive of {name}")
-    if sum(len(name.encode()) + _REFERENCE_BYTES for name in files) > REFERENCES_LIMIT_BYTES:
-        raise TransferError(f"{len(files)} files", "are too many for one result; pack them into an archive")
+    _check_count(list(files))
     return Selection(files, _executables(files), tuple(dict.fromkeys(folders)), policy.exclude, unmatched)
+
+
+def _check_count(names: list[str]) -> None:
+    if sum(len(name.encode()) + _REFERENCE_BYTES for name in names) > REFERENCES_LIMIT_BYTES:
+        raise TransferError(f"{len(names)} files", "are too many for one result; pack them into an archive")
 
 
 def _executables(files: dict[str, Path]) -> frozenset[str]:

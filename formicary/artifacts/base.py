@@ -33,6 +33,13 @@ class Stored(NamedTuple):
     size_bytes: int
 
 
+class SignedPut(NamedTuple):
+    """Where anyone can PUT a content for a while, and the headers that have to go with it."""
+
+    url: str
+    headers: dict[str, str]
+
+
 class ArtifactStore(ABC):
     """Files under keys like ``blobs/<aa>/<sha256>/<who stored it>``.
 
@@ -100,11 +107,20 @@ class ArtifactStore(ABC):
         """
 
     @abstractmethod
-    async def presign_put(self, key: str, expires_s: float) -> str | None:
-        """Returns a URL to which anyone can PUT the content for a while, or None where there is no such thing.
+    async def presign_put(self, key: str, expires_s: float, sha256: str | None = None) -> SignedPut | None:
+        """Returns where anyone can PUT the content for a while, or None where there is no such thing.
 
-        One request with the whole content, its length known; it is visible when all of it came. Nothing is known of
-        its digest: whoever gives the URL away has to learn it from the sender, and a reader checks it.
+        One request with the whole content, its length known; it is visible when all of it came. With a digest, servers
+        that know checksums take no other content. ``verify`` says whether it is the right one.
+        """
+
+    @abstractmethod
+    async def verify(self, key: str, stored: Stored) -> None:
+        """Proves that somebody put just this content under the key; read only where the store cannot tell.
+
+        Raises:
+            ArtifactMissingError: nothing is there.
+            ArtifactCorruptError: something else is there.
         """
 
     @abstractmethod

@@ -30,6 +30,7 @@ from formicary.artifacts.base import (
     ArtifactCorruptError,
     ArtifactMissingError,
     ArtifactStore,
+    SignedPut,
     Stored,
 )
 from formicary.artifacts.files import in_thread, open_source
@@ -94,6 +95,14 @@ def shelf_of(sha256: str, names: Iterable[str]) -> Shelf:
     )
 
 
+class Offer(NamedTuple):
+    """A content that somebody else is to store. ``put``: by which request; None: it is there, and claimed."""
+
+    key: str
+    content: Stored
+    put: SignedPut | None
+
+
 class Blobs:
     """Contents by digest over an artifact store."""
 
@@ -123,6 +132,33 @@ class Blobs:
             return False
         await self.mark(f"{folder_of(sha256)}{holder}{_CLAIM}")
         return bool((await self.shelf(sha256)).open_copies)
+
+    async def offer(self, content: Stored, holder: Holder, expires_s: float) -> Offer | None:
+        """Returns how somebody else can store a content for an attempt; None where the store has no URLs.
+
+        Raises:
+            ArtifactMissingError: nothing can have this digest.
+        """
+        key = new_key(content.sha256, holder)
+        if await self.claim(content.sha256, holder):
+            return Offer(key, content, None)
+        put = await self.store.presign_put(key, expires_s, content.sha256)
+        return None if put is None else Offer(key, content, put)
+
+    async def accept(self, offer: Offer) -> None:
+        """Proves that what was offered is there; it stays while the attempt may report.
+
+        Raises:
+            ArtifactMissingError: nobody stored it.
+            ArtifactCorruptError: it is something else; what was stored for this offer is deleted.
+        """
+        if offer.put is None:
+            return await self.store.verify(await self._copy(offer.content.sha256), offer.content)
+        try:
+            await self.store.verify(offer.key, offer.content)
+        except ArtifactCorruptError:
+            await self.store.delete(offer.key)
+            raise
 
     def get(self, sha256: str) -> AsyncGenerator[bytes, None]:
         """Yields the content in chunks of at most 1 MiB; raises at the end where its digest differs.

@@ -52,6 +52,12 @@ def check_digest(found: str, sha256: str | None) -> None:
         raise ArtifactCorruptError(f"the content has sha256 {found}, not {sha256}")
 
 
+def check_size(key: str, size_bytes: int, stored: Stored) -> None:
+    """Raises ``ArtifactCorruptError`` where a content has another size."""
+    if size_bytes != stored.size_bytes:
+        raise ArtifactCorruptError(f"{key} has {size_bytes} bytes, not {stored.size_bytes}")
+
+
 class Draft:
     """A file that is being written beside its target, and its digest.
 

@@ -19,12 +19,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from formicary.artifacts.base import ArtifactMissingError, ArtifactStore, Stored
+from formicary.artifacts.base import ArtifactMissingError, ArtifactStore, SignedPut, Stored
 from formicary.artifacts.files import (
     READ_FLAGS,
     WRITE_FLAGS,
     Digested,
     Draft,
+    check_size,
     chunks_of,
     close_file,
     in_thread,
@@ -98,10 +99,15 @@ class LocalStore(ArtifactStore):
         check_key(key)
         return None
 
-    async def presign_put(self, key: str, expires_s: float) -> str | None:
+    async def presign_put(self, key: str, expires_s: float, sha256: str | None = None) -> SignedPut | None:
         """Returns None: a folder has no URL for others."""
         check_key(key)
         return None
+
+    async def verify(self, key: str, stored: Stored) -> None:
+        """Reads the content."""
+        async with contextlib.aclosing(self.get(key, stored.sha256)) as chunks:
+            check_size(key, sum([len(chunk) async for chunk in chunks]), stored)
 
     async def delete(self, key: str) -> None:
         """Deletes a file, and the folders that this empties."""

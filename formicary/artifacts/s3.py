@@ -10,6 +10,7 @@ Rules:
 - Credentials are those of the AWS environment: variables, files, roles.
 """
 
+import base64
 import contextlib
 import functools
 import math
@@ -24,9 +25,10 @@ from formicary.artifacts.base import (
     ArtifactMissingError,
     ArtifactStore,
     ArtifactStoreUnavailableError,
+    SignedPut,
     Stored,
 )
-from formicary.artifacts.files import Digested, in_thread, open_source_and_read
+from formicary.artifacts.files import Digested, check_digest, check_size, in_thread, open_source_and_read
 from formicary.artifacts.keys import RESERVED_PREFIX, check_key
 from formicary.artifacts.s3_connection import Connection, Place
 from formicary.artifacts.s3_download import Download, FileDownload
@@ -123,9 +125,27 @@ class S3Store(ArtifactStore):
         """Returns a URL to GET."""
         return await self._signed("get_object", key, expires_s)
 
-    async def presign_put(self, key: str, expires_s: float) -> str | None:
-        """Returns a URL to PUT at most 5 GiB to."""
-        return await self._signed("put_object", key, expires_s)
+    async def presign_put(self, key: str, expires_s: float, sha256: str | None = None) -> SignedPut | None:
+        """Returns where to PUT at most 5 GiB."""
+        if sha256 is None or not self._options.has_checksums:
+            return SignedPut(await self._signed("put_object", key, expires_s), {})
+        checksum = _base64(sha256)
+        url = await self._signed("put_object", key, expires_s, ChecksumSHA256=checksum)
+        return SignedPut(url, {"x-amz-checksum-sha256": checksum})
+
+    async def verify(self, key: str, stored: Stored) -> None:
+        """Asks the server for size and digest, and reads the content where it has no digest."""
+        place = self._connection.place(self._checked_name(key))
+        found = await self._connection.call(
+            f"verify artifact {key}", lambda client: client.head_object(**place, ChecksumMode="ENABLED")
+        )
+        check_size(key, found["ContentLength"], stored)
+        if "ChecksumSHA256" in found:
+            check_digest(base64.b64decode(found["ChecksumSHA256"]).hex(), stored.sha256)
+            return
+        async with contextlib.aclosing(self.get(key, stored.sha256)) as chunks:
+            async for _ in chunks:
+                pass
 
     async def delete(self, key: str) -> None:
         """Deletes; S3 does not say whether there was something."""
@@ -182,8 +202,8 @@ class S3Store(ArtifactStore):
             return False
         return True
 
-    async def _signed(self, method: str, key: str, expires_s: float) -> str:
-        place = self._connection.place(self._checked_name(key))
+    async def _signed(self, method: str, key: str, expires_s: float, **more: str) -> str:
+        place = {**self._connection.place(self._checked_name(key)), **more}
         life_s = math.ceil(min(max(expires_s, 1.0), _LONGEST_SIGNATURE_S))
         try:
             signer = self._connection.signer
@@ -198,6 +218,10 @@ class S3Store(ArtifactStore):
 
     def _name(self, key: str) -> str:
         return f"{self._options.prefix}{key}"
+
+
+def _base64(sha256: str) -> str:
+    return base64.b64encode(bytes.fromhex(sha256)).decode()
 
 
 async def _head(place: Place, client: "S3Client") -> "HeadObjectOutputTypeDef":

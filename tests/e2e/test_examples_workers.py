@@ -1,5 +1,6 @@
 """The example workers, each a process of its own, connected to a real ``formicary up``."""
 
+import asyncio
 import json
 import os
 import signal
@@ -18,7 +19,10 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.conformance.artifacts.server import S3Server
+
 WORKERS = Path(__file__).parents[2] / "docs" / "examples" / "workers"
+FILES = (WORKERS / "files.yaml").read_text(encoding="utf-8")
 EXAMPLE = (WORKERS / "workers.yaml").read_text(encoding="utf-8")
 FORMICARY = Path(sys.executable).parent / "formicary"
 PYTHON = [sys.executable, str(WORKERS / "python" / "count_words.py")]
@@ -178,12 +182,25 @@ def pages() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def up(pages: str) -> Iterator[Colony]:
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Returns the settings that make a bucket the artifact store."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.login.items():
+            patch.setenv(name, value)
+        asyncio.run(server.make_bucket())
+    yield {**server.login, "FORMICARY_ARTIFACTS_URL": server.url("workers")}
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def up(pages: str, bucket: dict[str, str]) -> Iterator[Colony]:
     # Short and readable for others: the embedded server runs as another user where the tests run as root.
     with tempfile.TemporaryDirectory(prefix="formicary-") as folder:
         Path(folder).chmod(0o755)
         colony = Colony(Path(folder))
-        colony.up(FORMICARY_WORKERS_ORIGINS=pages)
+        colony.up(FORMICARY_WORKERS_ORIGINS=pages, **bucket)
         yield colony
         colony.end()
 
@@ -193,6 +210,20 @@ def colony(up: Colony) -> Iterator[Colony]:
     """The colony, without workers when the test begins."""
     yield up
     up.dismiss()
+
+
+def test_workers_get_and_leave_files_by_urls_of_the_store(colony: Colony) -> None:
+    colony.worker(PYTHON)
+    colony.worker(NODE)
+
+    job = colony.ended(colony.submit(FILES))
+
+    assert job["state"] == "COMPLETED", job
+    left = {task["task_type"]: {each["name"]: each for each in task["artifacts"]} for task in job["tasks"]}
+    python, javascript = left["in-python"]["python/sorted.txt"], left["in-javascript"]["javascript/sorted.txt"]
+    assert (python["sha256"], python["size_bytes"]) == (javascript["sha256"], javascript["size_bytes"])
+    lines = colony.call(f"jobs/{job['id']}/artifacts/in-python/python/sorted.txt").split()
+    assert lines == sorted(b"%d" % number for number in range(1, 100_001))
 
 
 def test_workers_in_python_and_javascript_share_a_job_that_says_for_whom_it_waits(colony: Colony) -> None:

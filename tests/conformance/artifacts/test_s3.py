@@ -18,6 +18,7 @@ from formicary.artifacts.base import (
     ArtifactStore,
     ArtifactStoreAwayError,
     ArtifactStoreUnavailableError,
+    Stored,
 )
 from formicary.artifacts.registry import make_store
 from tests.conformance.artifacts.server import BUCKET, S3Server
@@ -83,12 +84,27 @@ async def test_a_signed_url_takes_the_content_without_credentials(
     store: ArtifactStore, http: aiohttp.ClientSession, work: Path
 ) -> None:
     content = os.urandom(3 * MEBIBYTE)
-    url = await store.presign_put(ODD_KEY, 60.0)
-    assert url is not None
-    async with http.put(URL(url, encoded=True), data=content) as answer:
+    put = await store.presign_put(ODD_KEY, 60.0)
+    assert put is not None
+    async with http.put(URL(put.url, encoded=True), data=content) as answer:
         assert answer.status == 200
     await store.fetch(ODD_KEY, work / "target", hashlib.sha256(content).hexdigest())
     assert (work / "target").read_bytes() == content
+
+
+async def test_a_signed_url_with_a_digest_takes_this_content_only(
+    store: ArtifactStore, http: aiohttp.ClientSession
+) -> None:
+    content = b"content"
+    stored = Stored(hashlib.sha256(content).hexdigest(), len(content))
+    put = await store.presign_put(ODD_KEY, 60.0, stored.sha256)
+    assert put is not None
+    for body, headers, status in ((b"another", put.headers, 400), (content, {}, 403), (content, put.headers, 200)):
+        with pytest.raises(ArtifactMissingError):
+            await store.verify(ODD_KEY, stored)
+        async with http.put(URL(put.url, encoded=True), data=body, headers=headers) as answer:
+            assert answer.status == status
+    await store.verify(ODD_KEY, stored)
 
 
 async def test_a_signed_url_is_good_for_one_key_and_one_method(
@@ -98,7 +114,7 @@ async def test_a_signed_url_is_good_for_one_key_and_one_method(
     get, put = await store.presign("a", 60.0), await store.presign_put("a", 60.0)
     assert get is not None
     assert put is not None
-    for url, method in ((get, "PUT"), (get, "DELETE"), (put, "GET"), (put.replace("/a?", "/b?"), "PUT")):
+    for url, method in ((get, "PUT"), (get, "DELETE"), (put.url, "GET"), (put.url.replace("/a?", "/b?"), "PUT")):
         async with http.request(method, URL(url, encoded=True), data=b"" if method == "PUT" else None) as answer:
             assert answer.status == 403
     assert [key async for key in store.list("")] == ["a"]
@@ -106,8 +122,9 @@ async def test_a_signed_url_is_good_for_one_key_and_one_method(
 
 @pytest.mark.parametrize(("asked_s", "given_s"), [(0.0, "1"), (90.5, "91"), (1e9, "604800")])
 async def test_the_life_of_a_signed_url_is_bounded(store: ArtifactStore, asked_s: float, given_s: str) -> None:
-    for url in (await store.presign("k", asked_s), await store.presign_put("k", asked_s)):
-        assert url is not None
+    get, put = await store.presign("k", asked_s), await store.presign_put("k", asked_s)
+    assert put is not None
+    for url in (get or "", put.url):
         assert parse_qs(urlsplit(url).query)["X-Amz-Expires"] == [given_s]
 
 

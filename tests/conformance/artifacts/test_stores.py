@@ -127,6 +127,16 @@ async def test_a_corrupt_fetch_leaves_nothing(store: ArtifactStore, work: Path) 
     assert names(work) == ["file", "target"]
 
 
+async def test_what_is_there_is_verified_and_nothing_else(store: ArtifactStore, work: Path) -> None:
+    stored = await store.put("k", write(work, b"content"))
+    await store.verify("k", stored)
+    for wrong in (stored._replace(size_bytes=8), stored._replace(sha256="0" * 64)):
+        with pytest.raises(ArtifactCorruptError):
+            await store.verify("k", wrong)
+    with pytest.raises(ArtifactMissingError):
+        await store.verify("nothing", stored)
+
+
 async def test_a_copy_stands_by_itself(store: ArtifactStore, work: Path) -> None:
     stored = await store.put("of/a b!", write(work, b"content"))
     await store.copy("of/a b!", "to/c d!")

@@ -69,6 +69,7 @@ async def test_a_worker_gets_the_whole_task_and_its_word_is_the_outcome(
         "method": "work",
         "payload": {"n": 1},
         "timeout_s": 60.0,
+        "inputs": [],
     }
     assert await end_of(executor, run) == Outcome(Reason.EXITED, 7, True, {"found": [1, 2]})
     assert sink.text(Stream.STDERR) == b"on it\nstill\n"

@@ -26,4 +26,12 @@ function second(signal) {
   });
 }
 
-export const methods = { "count-words": countWords, "count-down": countDown };
+/** Sorts the lines of the artifact payload.file, and leaves them as the artifact payload.to. */
+async function sortLines(task) {
+  const text = new TextDecoder().decode(await task.fetch(task.payload.file));
+  const lines = text.split("\n").filter(Boolean).sort();
+  await task.deliver(task.payload.to, new TextEncoder().encode(lines.map((line) => `${line}\n`).join("")));
+  return { count: lines.length };
+}
+
+export const methods = { "count-words": countWords, "count-down": countDown, "sort-lines": sortLines };

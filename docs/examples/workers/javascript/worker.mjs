@@ -19,10 +19,43 @@ export class TaskFailed extends Error {
 class Task {
   #socket;
   #controller = new AbortController();
+  #uploads = new Map();
 
   constructor(message, socket) {
     Object.assign(this, { id: message.task, jobId: message.job_id, attempt: message.attempt, payload: message.payload });
+    /** Artifacts of earlier tasks, by name. */
+    this.inputs = new Map((message.inputs ?? []).map((input) => [input.name, input]));
     this.#socket = socket;
+  }
+
+  /** Gets an artifact of an earlier task as bytes, from the artifact store itself, and checks it. */
+  async fetch(name) {
+    const input = this.inputs.get(name);
+    if (!input?.url) throw new TaskFailed(input ? `${name} has no URL` : `there is no ${name}`);
+    const answer = await fetch(input.url, { signal: this.signal });
+    if (!answer.ok) throw new Error(`${name} cannot be had: ${answer.status}`);
+    const bytes = new Uint8Array(await answer.arrayBuffer());
+    if ((await sha256(bytes)) !== input.sha256) throw new Error(`${name} arrived damaged`);
+    return bytes;
+  }
+
+  /** Leaves bytes as an artifact of the task: puts them into the artifact store itself. */
+  async deliver(name, bytes, isExecutable = false) {
+    const digest = await sha256(bytes);
+    const asked = new Promise((resolve) => this.#uploads.set(name, resolve));
+    const about = { name, sha256: digest, size_bytes: bytes.length, is_executable: isExecutable };
+    this.#socket.send(JSON.stringify({ type: "artifact", task: this.id, ...about }));
+    const { url, headers, refusal } = await asked;
+    if (refusal) throw new TaskFailed(refusal);
+    if (!url) return; // the store has it already
+    const answer = await fetch(url, { method: "PUT", headers, body: bytes, signal: this.signal });
+    if (!answer.ok) throw new Error(`${name} is not taken: ${answer.status}`);
+  }
+
+  /** Passes on where an artifact belongs. */
+  upload(message) {
+    this.#uploads.get(message.name)?.(message);
+    this.#uploads.delete(message.name);
   }
 
   /** Aborted when the task is cancelled or the connection is lost; give it to fetch, timers and the like. */
@@ -103,6 +136,9 @@ export class Worker {
       case "task":
         this.#do(new Task(message, socket), this.#options.methods[message.method]);
         break;
+      case "upload":
+        this.#running.get(message.task)?.upload(message);
+        break;
       case "cancel":
         this.#running.get(message.task)?.cancel();
         break;
@@ -123,6 +159,11 @@ export class Worker {
   #send(message) {
     if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(message));
   }
+}
+
+async function sha256(bytes) {
+  const { subtle } = globalThis.crypto ?? (await import("node:crypto")).webcrypto; // Node 18 has it there only
+  return [...new Uint8Array(await subtle.digest("SHA-256", bytes))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 async function verdictOf(task, method) {

@@ -9,6 +9,8 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from worker import Task, TaskFailedError, Worker, WorkerRefusedError
@@ -32,11 +34,28 @@ async def count_down(task: Task) -> dict[str, Any]:
     return {}
 
 
+async def sort_lines(task: Task) -> dict[str, Any]:
+    """Sorts the lines of the artifact ``payload.file``, and leaves them as the artifact ``payload.to``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "lines")
+        await task.fetch(task.payload["file"], path)
+        count = await asyncio.to_thread(sort_file, path)
+        await task.deliver(path, task.payload["to"])
+    return {"count": count}
+
+
+def sort_file(path: Path) -> int:
+    """Sorts the lines of a file and returns how many there are."""
+    lines = sorted(path.read_text(encoding="utf-8").splitlines())
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(lines)
+
+
 async def main(url: str, *tags: str) -> None:
     """Works until a signal comes."""
     worker = Worker(
         url,
-        {"count-words": count_words, "count-down": count_down},
+        {"count-words": count_words, "count-down": count_down, "sort-lines": sort_lines},
         name="python",
         token=os.environ.get("FORMICARY_WORKERS_TOKEN"),
         tags=("python", *tags),

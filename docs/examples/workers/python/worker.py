@@ -4,14 +4,22 @@ What is said over the connection is in docs/executors/websocket.md. ``count_word
 """
 
 import asyncio
+import hashlib
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 #: Codes with which an ant closes a connection that it will not take either the next time.
 REFUSED = {4400, 4401}
+#: However long a file takes, as long as something of it comes.
+STORE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
+#: Files come in pieces of at most this size.
+CHUNK_BYTES = 1024 * 1024
 #: Pauses between attempts to connect, in seconds: doubled from the first to the last.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 30.0
 
@@ -32,12 +40,63 @@ class WorkerRefusedError(Exception):
 class Task:
     """One attempt of a task. ``id`` is unique for ever: a key under which what is done twice is done once."""
 
-    def __init__(self, message: dict[str, Any], socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(
+        self, message: dict[str, Any], socket: aiohttp.ClientWebSocketResponse, session: aiohttp.ClientSession
+    ) -> None:
         self.id: str = message["task"]
         self.job_id: str = message["job_id"]
         self.attempt: int = message["attempt"]
         self.payload: Any = message["payload"]
+        #: Artifacts of earlier tasks, by name.
+        self.inputs: dict[str, dict[str, Any]] = {each["name"]: each for each in message.get("inputs", [])}
         self._socket = socket
+        self._session = session
+        #: Who waits for word where an artifact belongs, by name.
+        self.uploads: dict[str, asyncio.Future[dict[str, Any]]] = {}
+
+    async def fetch(self, name: str, target: Path) -> None:
+        """Gets an artifact of an earlier task, from the artifact store itself, and checks it.
+
+        Raises:
+            TaskFailedError: there is none, or it cannot be had.
+        """
+        about = self.inputs.get(name)
+        if about is None or about["url"] is None:
+            raise TaskFailedError(f"there is no {name}" if about is None else f"{name} has no URL")
+        digest = hashlib.sha256()
+        async with self._session.get(URL(about["url"], encoded=True), timeout=STORE_TIMEOUT) as answer:
+            if answer.status != 200:
+                raise TaskFailedError(f"{name} cannot be had: {answer.status} {answer.reason}")
+            with target.open("wb") as file:
+                async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
+                    digest.update(chunk)
+                    file.write(chunk)
+        if digest.hexdigest() != about["sha256"]:
+            raise TaskFailedError(f"{name} arrived damaged")
+        await asyncio.to_thread(target.chmod, 0o755 if about["is_executable"] else 0o644)
+
+    async def deliver(self, source: Path, name: str) -> None:
+        """Leaves a file as an artifact of the task: puts it into the artifact store itself.
+
+        Raises:
+            TaskFailedError: it is not taken.
+        """
+        with source.open("rb") as file:
+            sha256 = (await asyncio.to_thread(hashlib.file_digest, file, "sha256")).hexdigest()
+            size, is_executable = file.tell(), os.access(source, os.X_OK)
+            self.uploads[name] = asyncio.get_running_loop().create_future()
+            about = {"name": name, "sha256": sha256, "size_bytes": size, "is_executable": is_executable}
+            await self._socket.send_json({"type": "artifact", "task": self.id, **about})
+            upload = await self.uploads[name]
+            if upload["refusal"] is not None:
+                raise TaskFailedError(upload["refusal"])
+            if upload["url"] is None:
+                return  # the store has it already
+            file.seek(0)
+            url, headers = URL(upload["url"], encoded=True), upload["headers"]
+            async with self._session.put(url, data=file, headers=headers, timeout=STORE_TIMEOUT) as answer:
+                if answer.status != 200:
+                    raise TaskFailedError(f"{name} is not taken: {answer.status} {answer.reason}")
 
     async def log(self, text: str, stream: str = "stdout") -> None:
         """Adds lines to the task's log; waits while the ant takes no more."""
@@ -66,6 +125,7 @@ class Worker:
         self._about = {"name": name, "token": token, "methods": list(methods), "tags": list(tags), "slots": slots}
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, Task] = {}
         self._is_draining = False
         #: Set while the ant gives tasks to this worker.
         self.registered = asyncio.Event()
@@ -106,7 +166,7 @@ class Worker:
             self._socket = socket
             try:
                 async for frame in socket:
-                    self._take(frame.json(), socket)
+                    self._take(frame.json(), socket, session)
             finally:
                 self._socket = None
                 self.registered.clear()
@@ -115,24 +175,30 @@ class Worker:
             if socket.close_code in REFUSED:
                 raise WorkerRefusedError(f"{self._url} closed the connection with code {socket.close_code}")
 
-    def _take(self, message: dict[str, Any], socket: aiohttp.ClientWebSocketResponse) -> None:
+    def _take(
+        self, message: dict[str, Any], socket: aiohttp.ClientWebSocketResponse, session: aiohttp.ClientSession
+    ) -> None:
         match message["type"]:
             case "registered":
                 self.registered.set()
                 print("registered", flush=True)
             case "task":
-                self._running[message["task"]] = asyncio.create_task(self._do(message, socket))
+                task = Task(message, socket, session)
+                self._tasks[task.id] = task
+                self._running[task.id] = asyncio.create_task(self._do(task, message["method"], socket))
+            case "upload" if message["task"] in self._tasks:
+                if (waiting := self._tasks[message["task"]].uploads.get(message["name"])) and not waiting.done():
+                    waiting.set_result(message)
             case "cancel" if message["task"] in self._running:
                 self._running[message["task"]].cancel()
             case "error":
                 print(f"{message['code']}: {message['message']}", flush=True)
 
-    async def _do(self, message: dict[str, Any], socket: aiohttp.ClientWebSocketResponse) -> None:
-        task = Task(message, socket)
+    async def _do(self, task: Task, method: str, socket: aiohttp.ClientWebSocketResponse) -> None:
         try:
-            result = await self._verdict(task, self._methods[message["method"]])
+            result = await self._verdict(task, self._methods[method])
         finally:
-            del self._running[task.id]
+            del self._running[task.id], self._tasks[task.id]
         with suppress(ConnectionError):  # then the attempt is lost, as the ant knows
             await socket.send_json({"type": "result", "task": task.id, **result})
 
