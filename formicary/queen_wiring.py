@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from brokers.errors import BrokerRefusedError
 from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.blobs import Blobs
 from formicary.bell import Bell
@@ -17,6 +18,7 @@ from formicary.events import topics
 from formicary.ids import QueenId
 from formicary.queen.caches import CacheEviction
 from formicary.queen.commands_desk import CommandsDesk
+from formicary.queen.inboxes import Inboxes
 from formicary.queen.lifecycle import LifecyclePublisher
 from formicary.queen.log_archiver import LogArchiver
 from formicary.queen.log_reader import LogSources
@@ -179,6 +181,9 @@ class Queen:
         await self._process.start(LogArchiver(self._stores.logs, leader, ground.clock, archive_after_s))
         self._retention.leadership = leader
         await self._process.start(self._retention)
+        if ground.bus.capabilities.survives_process and not ground.bus.capabilities.topics_are_dear:
+            listening_since = self._supervisor.listening_since
+            await self._process.start(Inboxes(ground.bus, self._registry, leader, ground.clock, listening_since))
 
     async def _serve_others(self) -> None:
         """Takes commands of other services, and tells them what happens."""
@@ -186,9 +191,16 @@ class Queen:
         self._process.on_exit(self.manager.close)
         await self._process.start(CommandsDesk(ground.bus, self.manager, ground.clock, ground.incarnation))
         if ground.bus.capabilities.survives_process:
+            await self._make_topics()
             history = LifecycleStore(ground.database)
             self._bell.lifecycle = LifecyclePublisher(ground.bus, history, self._scheduler, ground.clock)
             await self._process.start(self._bell.lifecycle)
+
+    async def _make_topics(self) -> None:
+        try:
+            await self._ground.bus.ensure_topics(topics.FOR_OTHERS)
+        except BrokerRefusedError as error:
+            log.warning("topics_not_made", reason=str(error))
 
     async def _flush(self) -> None:
         try:

@@ -111,7 +111,7 @@ INNER: Final = (
         f"owner → one ant; on Kafka all ants share `{topics.ANT_INBOXES}`",
         "the ant's id",
         "by position, by the ant",
-        "trimmed by the ant behind what it has read",
+        "trimmed by the ant behind what it has read; its own is deleted when the ant has been gone for an hour",
         (TaskDispatched, TaskRecalled, TaskCancelRequested),
     ),
     Channel(

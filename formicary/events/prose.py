@@ -29,8 +29,9 @@ BROKERS: Final = """
 | publish | `XADD formicary.commands * k KEY b BODY` | to partition 0, `acks=all` | without batching, or with |
 | read from now on | `XREAD` after `last-generated-id` | `assign`, `seek` to the end | a reader from `latest` |
 
-Kafka makes no topics by itself here: queens make theirs when they first use them. A topic that you make before them
-needs one partition and `max.message.bytes=4456448`. The header `traceparent` (W3C) of a command is handed on to its
+A queen makes `formicary.commands`, its dead letters and `formicary.lifecycle` when it starts, so that a consumer that
+comes before the first message finds them. All others are made when they are first used, on Kafka too, which makes
+none by itself here. A topic that you make before them needs one partition and `max.message.bytes=4456448`. The header `traceparent` (W3C) of a command is handed on to its
 answer.
 """  # noqa: E501 - rows of a table cannot be broken
 

@@ -8,8 +8,13 @@ ANSWERS = f"{PREFIX}.answers"
 LOGS = f"{PREFIX}.logs"
 COMMANDS = f"{PREFIX}.commands"
 LIFECYCLE = f"{PREFIX}.lifecycle"
+#: How the names of inboxes begin where each ant has its own.
+INBOXES = f"{PREFIX}.ant."
 #: The one inbox of all ants where topics are dear.
 ANT_INBOXES = f"{PREFIX}.ant"
+
+#: What other services read with clients of their own: made by every queen, so that whoever comes first finds it.
+FOR_OTHERS = (COMMANDS, f"{COMMANDS}.dead", LIFECYCLE)
 
 LOG_WRITERS = f"{PREFIX}.log-writers"
 QUEENS = f"{PREFIX}.queens"
@@ -32,4 +37,4 @@ def replies(ant_id: AntId, topics_are_dear: bool) -> str:
 
 def inbox(ant_id: AntId, topics_are_dear: bool) -> str:
     """Returns the topic of an ant's inbox; its key is the ant's id."""
-    return ANT_INBOXES if topics_are_dear else f"{PREFIX}.ant.{ant_id}"
+    return ANT_INBOXES if topics_are_dear else f"{INBOXES}{ant_id}"

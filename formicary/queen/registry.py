@@ -189,6 +189,10 @@ class AntRegistry:
         """Returns the live ant, if it is one."""
         return self._ants.get(incarnation) if incarnation is not None else None
 
+    def ids(self) -> set[AntId]:
+        """Returns the ants of which some incarnation is live."""
+        return {ant.registration.ant_id for ant in self._ants.values()}
+
     def silent_since(self, before: float) -> list[Incarnation]:
         """Returns the incarnations last heard before this boot time."""
         return [ant.incarnation for ant in self._ants.values() if ant.received_at < before]

@@ -153,6 +153,10 @@ class Supervisor(Service):
         await self.loop.flushed()
         await self._release()
 
+    def listening_since(self) -> float | None:
+        """Returns since when (boot time) this queen has heard whatever ants said; None while it is cut off."""
+        return self._desk.listening_since()
+
     def owns(self, shard: int) -> bool:
         """Says whether jobs of this shard can be launched here."""
         return shard in self.loop.shards

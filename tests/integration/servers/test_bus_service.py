@@ -1,5 +1,6 @@
 """The example service, against a colony over each broker: nothing of Formicary on its side of the wire."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from brokers.registry import make_broker
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "bus-service"
 #: What the service may take, on a machine that does other things too, in seconds.
@@ -50,7 +53,21 @@ def service(broker_url: str, bare_environment: dict[str, str]) -> Service:
     return run
 
 
-def test_a_service_submits_a_job_and_sees_its_end(colony: Server, service: Service) -> None:
+async def _topics_of(url: str) -> set[str]:
+    broker = make_broker(url)
+    await broker.open()
+    try:
+        return set(await broker.topics("formicary."))
+    finally:
+        await broker.close()
+
+
+def test_a_service_finds_its_topics_submits_a_job_and_sees_its_end(
+    colony: Server, service: Service, broker_url: str
+) -> None:
+    wanted = {"formicary.commands", "formicary.commands.dead", "formicary.lifecycle"}
+    assert wanted <= asyncio.run(_topics_of(broker_url))
+
     completed = service("hello", "name=Ada")
     assert completed.returncode == 0, completed.stdout + completed.stderr + colony.log.read_text()
     assert completed.stdout.startswith("job ")
