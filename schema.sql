@@ -86,7 +86,8 @@ CREATE TABLE jobs (
     error_code      text,                            -- why it failed
     error_message   text,                            -- the same as a sentence that says what to do
     waiting_for     text,                            -- why it waits, for people
-    ignores_memo    boolean NOT NULL DEFAULT false   -- restarted hard: its tasks take no earlier results
+    ignores_memo    boolean NOT NULL DEFAULT false,  -- restarted hard: its tasks take no earlier results
+    held_by         bigint                           -- in job_commands: until it is done nothing of the job expires
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE jobs IS 'Job requests and their state.';
 CREATE INDEX jobs_pending ON jobs (job_type_id, priority DESC, due_at, id) WHERE state = 'PENDING';
@@ -95,6 +96,12 @@ CREATE INDEX jobs_live ON jobs (shard, job_type_id)
     WHERE state IN ('READY', 'EXECUTING', 'PAUSED', 'MANUAL_APPROVAL_REQUIRED');
 CREATE INDEX jobs_by_type ON jobs (job_type_id, id DESC);
 CREATE INDEX jobs_by_state ON jobs (state, id DESC);
+
+CREATE TABLE deleted_jobs (
+    job_id     uuid PRIMARY KEY,                     -- was in jobs
+    deleted_at timestamptz NOT NULL DEFAULT now()    -- when
+);
+COMMENT ON TABLE deleted_jobs IS 'Jobs whose tasks, output and artifacts are still to be deleted.';
 
 CREATE TABLE tasks (
     job_id        uuid NOT NULL,                     -- in jobs
@@ -115,8 +122,8 @@ CREATE TABLE tasks (
     outputs       text,                              -- JSON object
     artifacts     text,                              -- JSON list of {name, sha256, size_bytes}
     dispatched_at timestamptz,                       -- when the owner sent it
-    started_at    timestamptz,                       -- by the clock of the ant
-    finished_at   timestamptz,                       -- by the clock of the ant, or of the owner where no ant ended it
+    started_at    timestamptz,                       -- by the clock of the ant, with a memo of the owner
+    finished_at   timestamptz,                       -- the same; of the owner where no ant ended it
     cache         text,                              -- JSON object: what became of the attempt's cache
     memo          text,                              -- digest of its inputs, under which others find a COMPLETED result
     reused_from   text,                              -- JSON object: the run whose result it took
@@ -194,6 +201,7 @@ CREATE TABLE job_commands (
 );
 COMMENT ON TABLE job_commands IS 'Commands from people, until the owner of the job applied or refused them.';
 CREATE INDEX job_commands_open ON job_commands (shard, id) WHERE done_at IS NULL;
+CREATE INDEX job_commands_by_job ON job_commands (job_id);
 
 CREATE TABLE idempotency_keys (
     group_id    text NOT NULL DEFAULT 'default',     -- unique within it

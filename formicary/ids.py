@@ -3,6 +3,7 @@
 import os
 import time
 import zlib
+from datetime import datetime
 from typing import NewType
 
 JobId = NewType("JobId", str)
@@ -29,6 +30,12 @@ def new_uuid7() -> str:
 def new_job_id() -> JobId:
     """Returns the id of a new job."""
     return JobId(new_uuid7())
+
+
+def least_id(at: datetime) -> JobId:
+    """Returns the least id of a job submitted then: ids begin with the time."""
+    digits = f"{int(at.timestamp() * 1000):012x}"
+    return JobId(f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000")
 
 
 def new_incarnation(ant_id: AntId) -> Incarnation:

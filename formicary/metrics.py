@@ -36,6 +36,7 @@ ARTIFACTS_EXPIRED = Counter("formicary_artifacts_expired", "Artifacts that this 
 CONTENTS_DELETED = Counter(
     "formicary_artifact_contents_deleted", "Contents that this queen deleted from the artifact store."
 )
+JOBS_DELETED = Counter("formicary_jobs_deleted", "Jobs that this queen deleted because they ended long ago.")
 ANTS_LIVE = Gauge("formicary_ants_live", "Ants registered with this queen and not lost.")
 
 

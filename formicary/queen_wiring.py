@@ -19,6 +19,7 @@ from formicary.ids import QueenId
 from formicary.queen.caches import CacheEviction
 from formicary.queen.commands_desk import CommandsDesk
 from formicary.queen.inboxes import Inboxes
+from formicary.queen.job_retention import JobRetention
 from formicary.queen.lifecycle import LifecyclePublisher
 from formicary.queen.log_archiver import LogArchiver
 from formicary.queen.log_reader import LogSources
@@ -37,6 +38,7 @@ from formicary.store.claims import ClaimStore
 from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
+from formicary.store.ended_jobs import EndedJobs
 from formicary.store.jobs import JobStore
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
@@ -177,13 +179,28 @@ class Queen:
         await self._process.start(
             CacheEviction(ground.artifacts, CacheUses(ground.database), leader, ground.clock, limits)
         )
-        archive_after_s = ground.settings.logs_archive_after_s
-        await self._process.start(LogArchiver(self._stores.logs, leader, ground.clock, archive_after_s))
+        archive_after_s, is_alone = ground.settings.logs_archive_after_s, self._retention.is_alone
+        await self._process.start(
+            LogArchiver(self._stores.logs, leader, ground.clock, archive_after_s, is_alone=is_alone)
+        )
         self._retention.leadership = leader
         await self._process.start(self._retention)
         if ground.bus.capabilities.survives_process and not ground.bus.capabilities.topics_are_dear:
             listening_since = self._supervisor.listening_since
             await self._process.start(Inboxes(ground.bus, self._registry, leader, ground.clock, listening_since))
+        await self._process.start(self._job_retention())
+
+    def _job_retention(self) -> JobRetention:
+        ground = self._ground
+        return JobRetention(
+            EndedJobs(ground.database),
+            ground.artifacts,
+            self._retention,
+            self._scheduler,
+            ground.clock,
+            keep_s=ground.settings.jobs_retention_s,
+            only_published=ground.bus.capabilities.survives_process,
+        )
 
     async def _serve_others(self) -> None:
         """Takes commands of other services, and tells them what happens."""

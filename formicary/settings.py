@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     logs_archive_after_s: float = 60.0
     artifacts_expire_after_s: float | None = None
     artifacts_sweep_s: float = 3600.0
+    jobs_retention_s: float | None = None
     shell_user: str | None = None
     shell_limits: str | None = None
     shell_umask: str | None = None
@@ -278,6 +279,12 @@ VARIABLES = (
         "artifacts_sweep_s",
         _seconds(1, 1e7),
         "between two looks for stored contents that nothing refers to, in seconds",
+    ),
+    Variable(
+        "FORMICARY_JOBS_RETENTION_S",
+        "jobs_retention_s",
+        _seconds(1, 1e9),
+        "how long jobs are kept that have ended, in seconds; unset: for ever",
     ),
     Variable("FORMICARY_LISTEN", "listen", _listen, "address of the HTTP API"),
     Variable(

@@ -73,7 +73,7 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """Looks at everything stored; memory holds a 256th of the names at a time."""
         total = Swept()
-        if not await self._is_alone():
+        if not await self.is_alone():
             return total
         for number in range(256):
             batch: list[Shelf] = []
@@ -89,14 +89,14 @@ class Sweeper:
         """Looks at these contents only: those whose references were just removed."""
         total = Swept()
         wanted = sorted(set(contents))
-        if not wanted or not await self._is_alone():
+        if not wanted or not await self.is_alone():
             return total
         for first in range(0, len(wanted), BATCH):
             shelves = [await self._blobs.shelf(sha256) for sha256 in wanted[first : first + BATCH]]
             total = total.plus(await self._judge(shelves))
         return total
 
-    async def _is_alone(self) -> bool:
+    async def is_alone(self) -> bool:
         """Says whether the store belongs to this colony only: of another one's references nothing is known here."""
         names = [name async for name in self._blobs.store.list(COLONIES)]
         others = [name for name in names if name != self._name]
@@ -140,7 +140,7 @@ class Sweeper:
             await self._delete_claims(shelf)
 
         await each(doomed, seal)
-        if sealed and await self._is_alone():
+        if sealed and await self.is_alone():
             uses = await self._uses(sealed)
             await each([shelf for shelf in sealed if not _is_needed(shelf, uses)], delete)
 

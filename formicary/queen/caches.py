@@ -3,8 +3,9 @@
 Rules:
 
 - What has expired, and archives beside which a newer one of the same key stands, are deleted first.
-- Where the caches of one job type, or all together, still take more than their limit, the least recently used go. A
-  cache is used when it is stored and when an attempt restores it, which the attempts' records say.
+- Where the caches of one job type, or all together, still take more than their limit, the least recently used go, small
+  ones until up to a tenth of the limit is free: so the next look at who used what comes when that is taken, not with
+  the next cache. A cache is used when it is stored and when an attempt restores it, which the attempts' records say.
 - Nothing that was just stored is deleted as superseded: an attempt may be fetching it. Deleting under a reader costs it
   its hit, nothing else.
 - The leading queen does it, so that it is done once. Nothing breaks where two do.
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: Between two looks, in seconds.
 POLL_S: Final = 60.0
+#: Of a limit that was exceeded, how much is left in use at least, where it is much in small pieces.
+KEPT: Final = 0.9
 #: How long a superseded archive is left to those who may be fetching it, in seconds.
 GRACE_S: Final = 600.0
 
@@ -125,7 +128,7 @@ def is_over(entries: Collection[CacheEntry], limits: CacheLimits) -> bool:
 
 
 def too_much(entries: Collection[CacheEntry], limits: CacheLimits, last_use: LastUse) -> list[CacheEntry]:
-    """Returns the least recently used, so that the rest is within the limits."""
+    """Returns the least recently used, so that the rest is within the limits, with some room."""
     gone: list[CacheEntry] = []
     for group in _by_scope(entries):
         gone += _least_used(group, limits.job_type_bytes, last_use)
@@ -133,13 +136,16 @@ def too_much(entries: Collection[CacheEntry], limits: CacheLimits, last_use: Las
 
 
 def _least_used(entries: Collection[CacheEntry], limit_bytes: int, last_use: LastUse) -> list[CacheEntry]:
-    excess = sum(entry.size_bytes for entry in entries) - limit_bytes
+    total = sum(entry.size_bytes for entry in entries)
     gone: list[CacheEntry] = []
+    if total <= limit_bytes:
+        return gone
     for entry in sorted(entries, key=lambda entry: (last_use(entry), entry)):
-        if excess <= 0:
+        # What is large stays where there is room for it: the next one would take more than a tenth anyway.
+        if total <= limit_bytes and total - entry.size_bytes < limit_bytes * KEPT:
             break
+        total -= entry.size_bytes
         gone.append(entry)
-        excess -= entry.size_bytes
     return gone
 
 

@@ -8,14 +8,14 @@ Rules:
   has a name of its own each time, so that no late upload can replace one that counts.
 - What comes later (a slow broker, a restart of the job) becomes another part. Lines that come twice are refused by the
   database, which knows what was moved.
-- A job's output goes with the job: once its row is gone, so are its objects and lines.
+- A job's output goes with the job: lines that come when its row is gone are deleted here, the others with it.
 """
 
 import asyncio
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -37,10 +37,10 @@ log = structlog.get_logger(__name__)
 PREFIX: Final = "logs/"
 #: Between two looks for jobs that ended, in seconds.
 POLL_S: Final = 5.0
-#: Between two looks for jobs that were deleted, in seconds.
-FORSAKEN_S: Final = 600.0
-#: From the start of a leadership to its look for objects that dead queens left, in seconds.
-ORPHANS_S: Final = 300.0
+#: From the start of a leadership to its first look for objects that dead queens left, in seconds.
+FIRST_ORPHANS_S: Final = 300.0
+#: Between two such looks, in seconds.
+ORPHANS_S: Final = 86_400.0
 #: Jobs looked at in one statement, and keys.
 BATCH: Final = 500
 #: Jobs whose output moves at the same time.
@@ -75,6 +75,7 @@ class LogArchiver(Service):
     Args:
         after_s: how long a job must have ended: its last lines are still looked at, and come in.
         part_bytes: the size of an object at which another one begins.
+        is_alone: says whether nobody else uses the store.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class LogArchiver(Service):
         clock: Clock,
         after_s: float,
         part_bytes: int = PART_BYTES,
+        is_alone: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         super().__init__()
         self._sources = sources
@@ -91,8 +93,9 @@ class LogArchiver(Service):
         self._clock = clock
         self._after_s = after_s
         self._part_bytes = part_bytes
+        self._is_alone = is_alone
         self._epoch: int | None = None
-        self._forsaken_at = self._orphans_at = 0.0
+        self._orphans_at = 0.0
 
     async def run(self) -> None:
         """Looks every few seconds until cancelled."""
@@ -129,18 +132,11 @@ class LogArchiver(Service):
                 await self._clear(job_id, after)
                 return count
 
-    async def forsake(self) -> int:
-        """Deletes the output of deleted jobs; returns their number."""
-        job_ids = await self._sources.parts.forsaken(BATCH)
-        for job_id in job_ids:
-            await self._delete([key async for key in self._sources.store.list(f"{PREFIX}{job_id}/")])
-            await self._sources.parts.forget(job_id)
-        return len(job_ids)
-
     async def delete_orphans(self, epoch: int) -> int:
-        """Deletes objects of earlier epochs that no part names, of jobs of this colony; returns their number.
+        """Deletes objects of earlier epochs that no part names; returns their number.
 
-        Nobody can name them any more. Those of jobs that are not here may be another colony's.
+        Nobody can name them any more. Where others use the store nothing is deleted: an object may be a part of theirs,
+        also of a job that is here, if their database is a copy of this one.
         """
         count = 0
         batch: list[tuple[JobId, str]] = []
@@ -149,9 +145,15 @@ class LogArchiver(Service):
             if match is not None and int(match["epoch"]) < epoch:
                 batch.append((JobId(match["job_id"]), key))
             if len(batch) == BATCH:
-                count += await self._delete(await self._sources.parts.unknown(batch))
+                count += await self._delete_unknown(batch)
                 batch.clear()
-        return count + await self._delete(await self._sources.parts.unknown(batch))
+        return count + await self._delete_unknown(batch)
+
+    async def _delete_unknown(self, keys: Sequence[tuple[JobId, str]]) -> int:
+        # Whoever put one of them, put a name of their own before.
+        if not keys or self._is_alone is None or not await self._is_alone():
+            return 0
+        return await self._delete(await self._sources.parts.unknown(keys))
 
     async def _move_due(self, epoch: int) -> int:
         after: JobId | None = None
@@ -183,13 +185,9 @@ class LogArchiver(Service):
     async def _look_for_leftovers(self, epoch: int) -> None:
         now = self._clock.boottime()
         if epoch != self._epoch:
-            self._epoch, self._forsaken_at, self._orphans_at = epoch, now + FORSAKEN_S, now + ORPHANS_S
-        if now >= self._forsaken_at:
-            self._forsaken_at = now + FORSAKEN_S
-            if count := await self.forsake():
-                log.info("logs_of_deleted_jobs_deleted", jobs=count)
+            self._epoch, self._orphans_at = epoch, now + FIRST_ORPHANS_S
         if now >= self._orphans_at:
-            self._orphans_at = float("inf")
+            self._orphans_at = now + ORPHANS_S
             if count := await self.delete_orphans(epoch):
                 log.info("log_orphans_deleted", objects=count)
 

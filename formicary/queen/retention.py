@@ -3,12 +3,13 @@
 Rules:
 
 - References expire by ``expires_at``, by the database's clock, and only once their job has ended: what a running job
-  may need stays. Those of deleted jobs go too. Their contents are looked at right after.
+  may need stays. Their contents are looked at right after.
 - Now and then all of the store is looked at, for what no reference ever named: see ``artifacts/sweeping.py``, which
   also says why none of this can delete what is in use.
 - The leading queen does it, so that it is done once. Nothing breaks where two do.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -100,23 +101,27 @@ class Retention(Service):
         while batch := await self._references.expire(BATCH):
             ARTIFACTS_EXPIRED.inc(len(batch))
             artifact_count += len(batch)
-            content_count += (await self._collect(batch)).deleted_count
+            content_count += await self.collect(batch)
         return Expired(artifact_count, content_count)
 
     async def sweep(self) -> Swept:
         """Looks at the whole store."""
-        await self._references.unpin()
-        while contents := await self._references.forsake(BATCH):
-            log.info("artifacts_forsaken", count=len(contents))
+        while len(await self._references.unpin(BATCH)) == BATCH:
+            pass
         swept = await self._sweeper.sweep()
         CONTENTS_DELETED.inc(swept.deleted_count)
         await self._blobs.store.sweep(LEFTOVERS_S)
         log.info("artifacts_swept", seen=swept.seen_count, deleted=swept.deleted_count)
         return swept
 
-    async def _collect(self, contents: list[str]) -> Swept:
+    async def collect(self, contents: Sequence[str]) -> int:
+        """Deletes those of the contents that nobody needs any more; returns the number of copies."""
         swept = await self._sweeper.collect(contents)
         CONTENTS_DELETED.inc(swept.deleted_count)
         if contents:
-            log.info("artifacts_expired", count=len(contents), deleted=swept.deleted_count)
-        return swept
+            log.info("references_removed", count=len(contents), deleted=swept.deleted_count)
+        return swept.deleted_count
+
+    async def is_alone(self) -> bool:
+        """Says whether the store belongs to this colony only."""
+        return await self._sweeper.is_alone()

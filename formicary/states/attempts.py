@@ -91,11 +91,20 @@ class Attempts(Phases):
         if event.started_at is not None:
             cell.started_at = event.started_at
         cell.finished_at = event.finished_at
+        if cell.memo is not None:
+            self._by_own_clock(cell)
         cell.outputs = event.outputs
         cell.artifacts = event.artifacts
         cell.cache = event.cache
         if event.artifacts:
             self.left.append(Left(cell.no, cell.attempt, event.artifacts))
+
+    def _by_own_clock(self, cell: TaskCell) -> None:
+        """Tells the times of an attempt by the owner's clock, as long as it took: the age of its result is measured."""
+        assert cell.finished_at is not None, "its end was just taken"
+        if cell.started_at is not None:
+            cell.started_at += self._at - cell.finished_at
+        cell.finished_at = self._at
 
     def _complete(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
         self._take_end(cell, event, ruling)

@@ -3,13 +3,16 @@
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+from formicary.ids import least_id
 from formicary.store.database import Database
 
 #: Jobs that were submitted earlier are not looked at: their caches count as used when they were stored.
 WINDOW: Final = timedelta(days=90)
+#: Of the jobs that one statement looks at, from the first submission to the last.
+_PART: Final = timedelta(days=1)
 
 _COLUMNS = "job_id, cache::jsonb AS cache, finished_at"
-_RECENT = "cache IS NOT NULL AND job_id >= $1::uuid"
+_RECENT = "cache IS NOT NULL AND job_id >= $1::uuid AND job_id < $2::uuid"
 _LAST_USES = f"""
 SELECT j.group_id, t.job_type, coalesce(c.cache ->> 'restored_key', c.cache ->> 'key') AS key,
     max(c.finished_at) AS used_at
@@ -39,11 +42,11 @@ class CacheUses:
 
     async def last_uses(self, now: datetime) -> dict[CacheName, datetime]:
         """Returns when each cache was restored or stored last, of jobs submitted within ``WINDOW`` before ``now``."""
-        rows = await self._database.fetch(_LAST_USES, _first_id(now - WINDOW))
-        return {CacheName(row["group_id"], row["job_type"], row["key"]): row["used_at"] for row in rows}
-
-
-def _first_id(at: datetime) -> str:
-    """Returns the least id of a job submitted then: ids begin with the time."""
-    digits = f"{int(at.timestamp() * 1000):012x}"
-    return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
+        uses: dict[CacheName, datetime] = {}
+        since = now - WINDOW
+        while since <= now:
+            for row in await self._database.fetch(_LAST_USES, least_id(since), least_id(since + _PART)):
+                name = CacheName(row["group_id"], row["job_type"], row["key"])
+                uses[name] = max(row["used_at"], uses.get(name, row["used_at"]))
+            since += _PART
+        return uses

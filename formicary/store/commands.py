@@ -1,6 +1,6 @@
 """Commands from people, on their way to the owner of the job."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from formicary.ids import JobId
@@ -29,6 +29,12 @@ WITH fresh AS (
     RETURNING job_id)
 INSERT INTO job_commands (job_id, shard, kind, body, user_name) SELECT job_id, $2, $3, $4, $5 FROM fresh
 RETURNING job_id::text"""
+
+
+#: Waits for an expiry or a deletion that has locked the job; those that come later see the mark.
+_HOLD = """
+UPDATE jobs j SET held_by = u.command_id FROM unnest($1::uuid[], $2::bigint[]) AS u (job_id, command_id)
+WHERE j.id = u.job_id AND j.state IN ('COMPLETED', 'FAILED', 'CANCELLED')"""
 
 
 class CommandStore:
@@ -81,6 +87,14 @@ class CommandStore:
             list(shards),
         )
         return [CommandRow(*row.values()) for row in rows]
+
+    async def hold(self, restarts: Mapping[JobId, int]) -> None:
+        """Keeps ended jobs whole, job -> command that restarts it, until these commands are done.
+
+        To be called before the jobs are read. What was expired or deleted before is seen then; afterwards nothing is
+        until the journal says what became of the command, in the commit of its effect.
+        """
+        await self._database.fetch(_HOLD, list(restarts), list(restarts.values()))
 
     async def outcome(self, command_id: int) -> CommandOutcome:
         """Returns what became of a command; an unknown one counts as not done."""

@@ -79,7 +79,7 @@ BEGIN
 END $$;
 
 -- Says that lines up to p_last_arrival are in an object; true: from now on they are read from there. False: another
--- queen leads, or has written this part. Takes its turn with the writers, so that a line is stored before or refused.
+-- queen leads, or has written this part, or the job was deleted. Takes its turn with the writers, so that a line is stored before or refused.
 CREATE FUNCTION archive_logs(
     p_leader_epoch bigint, p_job_id uuid, p_part integer, p_key text, p_first_arrival bigint, p_last_arrival bigint,
     p_line_count bigint, p_index_start bigint, p_size_bytes bigint,
@@ -87,6 +87,10 @@ CREATE FUNCTION archive_logs(
 ) RETURNS boolean LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     PERFORM FROM leases WHERE name = 'leader' AND epoch = p_leader_epoch FOR SHARE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM jobs WHERE id = p_job_id FOR KEY SHARE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -267,3 +271,12 @@ LANGUAGE sql IMMUTABLE AS $$
             ELSE e.artifact END ORDER BY e.place)::text
         FROM jsonb_array_elements(p_artifacts::jsonb) WITH ORDINALITY AS e (artifact, place)
 $$;
+
+-- Notes which jobs were deleted, by whomever: what else there is of them goes after their rows, a little at a time.
+CREATE FUNCTION note_deleted_jobs() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO deleted_jobs (job_id) SELECT id FROM gone ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER note_deleted_jobs AFTER DELETE ON jobs REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION note_deleted_jobs();

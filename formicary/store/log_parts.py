@@ -95,32 +95,14 @@ class LogPartStore:
         return 0 if row is None else int(row["count"])
 
     async def unknown(self, keys: Sequence[tuple[JobId, str]]) -> list[str]:
-        """Returns those of the objects to which no part refers though their job is here."""
+        """Returns those of the objects to which no part refers."""
         rows = await self._database.fetch(
             "SELECT u.key FROM unnest($1::uuid[], $2::text[]) AS u (job_id, key) "
-            "WHERE EXISTS (SELECT FROM jobs j WHERE j.id = u.job_id) "
-            "AND NOT EXISTS (SELECT FROM log_parts p WHERE p.job_id = u.job_id AND p.key = u.key)",
+            "WHERE NOT EXISTS (SELECT FROM log_parts p WHERE p.job_id = u.job_id AND p.key = u.key)",
             [job_id for job_id, _ in keys],
             [key for _, key in keys],
         )
         return [row["key"] for row in rows]
-
-    async def forsaken(self, limit: int) -> list[JobId]:
-        """Returns jobs that were deleted and have parts."""
-        rows = await self._database.fetch(
-            "SELECT DISTINCT job_id::text FROM log_parts p "
-            "WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = p.job_id) LIMIT $1",
-            limit,
-        )
-        return [JobId(row["job_id"]) for row in rows]
-
-    async def forget(self, job_id: JobId) -> None:
-        """Deletes what is known of the parts of a job."""
-        await self._database.fetch(
-            "WITH attempts AS (DELETE FROM log_part_attempts WHERE job_id = $1::uuid) "
-            "DELETE FROM log_parts WHERE job_id = $1::uuid",
-            job_id,
-        )
 
 
 def _multirange(ranges: Sequence[tuple[int, int]]) -> str:

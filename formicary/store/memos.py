@@ -1,6 +1,7 @@
 """Results of earlier runs, found by the digest of their inputs."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,20 +20,20 @@ _RUN = "job_id, task_no, attempt, exit_code, outputs, artifacts, finished_at"
 _IS_RESULT = "memo = w.memo AND state = 'COMPLETED' AND reused_from IS NULL"
 _FIND = f"""
 SELECT w.place, run.job_id::text, run.task_no, run.attempt, run.exit_code, run.outputs, run.artifacts
-FROM unnest($1::text[], $2::float8[]) WITH ORDINALITY AS w (memo, max_age_s, place)
+FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS w (memo, since, place)
 CROSS JOIN LATERAL (
     SELECT * FROM (
         SELECT {_RUN} FROM tasks WHERE {_IS_RESULT} UNION ALL SELECT {_RUN} FROM task_attempts WHERE {_IS_RESULT}
     ) AS known
-    WHERE w.max_age_s IS NULL OR known.finished_at > now() - make_interval(secs => w.max_age_s)
+    WHERE w.since IS NULL OR known.finished_at > w.since
     ORDER BY known.finished_at DESC LIMIT 1) AS run"""
 
 
 class Wanted(NamedTuple):
-    """A digest, and how old a result may be (None: as old as it likes)."""
+    """A digest, and since when a result must have been there (None: as long as it likes), by the clocks of queens."""
 
     memo: str
-    max_age_s: float | None
+    since: datetime | None
 
 
 class Result(NamedTuple):
@@ -46,14 +47,28 @@ class Result(NamedTuple):
     artifacts: tuple[ArtifactRef, ...]
 
 
+class Pin(NamedTuple):
+    """A result whose artifacts are to be kept, and for which attempt."""
+
+    result: Result
+    target: Holder
+
+
+#: Waits for an expiry that has locked some of the source's rows; that one waits for nobody (see ``references.py``).
 _PIN = """
-WITH source AS (
-    SELECT name, sha256, size_bytes FROM artifacts WHERE job_id = $1::uuid AND task_no = $2 AND attempt = $3
-    FOR KEY SHARE
+WITH source AS MATERIALIZED (
+    SELECT u.place, u.target, u.target_no, u.target_attempt, a.name, a.sha256, a.size_bytes
+    FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::uuid[], $5::integer[], $6::integer[]) WITH ORDINALITY
+            AS u (job_id, task_no, attempt, target, target_no, target_attempt, place)
+        JOIN artifacts a ON a.job_id = u.job_id AND a.task_no = u.task_no AND a.attempt = u.attempt
+    FOR KEY SHARE OF a
+), pins AS (
+    INSERT INTO artifacts
+        SELECT target, target_no, target_attempt, name, sha256, size_bytes, NULL FROM source ORDER BY 1, 2, 3, 4
+    ON CONFLICT (job_id, task_no, attempt, name)
+        DO UPDATE SET sha256 = excluded.sha256, size_bytes = excluded.size_bytes
 )
-INSERT INTO artifacts SELECT $4::uuid, $5, $6, name, sha256, size_bytes, NULL FROM source
-ON CONFLICT (job_id, task_no, attempt, name) DO UPDATE SET sha256 = excluded.sha256, size_bytes = excluded.size_bytes
-RETURNING name"""
+SELECT place, name FROM source"""
 
 
 class MemoStore:
@@ -73,16 +88,18 @@ class MemoStore:
             results[row["place"] - 1] = _result(row)
         return results
 
-    async def pin(self, result: Result, target: Holder) -> bool:
-        """Keeps the artifacts of a result for the attempt that shall take it; says False where some are gone.
+    async def pin(self, pins: Sequence[Pin]) -> list[bool]:
+        """Keeps the artifacts of results for the attempts that shall take them; says False where some are gone.
 
         They are rows of the attempt's number below zero, until that attempt is over or another way was taken. The lock
-        on the source's rows decides between this and their expiry.
+        on the source's rows decides between this and their expiry. No target comes twice.
         """
-        rows = await self._database.fetch(
-            _PIN, result.job_id, result.task_no, result.attempt, target.job_id, target.task_no, -target.attempt
-        )
-        return {row["name"] for row in rows} >= {ref.name for ref in result.artifacts}
+        sources = [(pin.result.job_id, pin.result.task_no, pin.result.attempt) for pin in pins]
+        targets = [(pin.target.job_id, pin.target.task_no, -pin.target.attempt) for pin in pins]
+        names: list[set[str]] = [set() for _ in pins]
+        for row in await self._database.fetch(_PIN, *columns(sources, 3), *columns(targets, 3)):
+            names[row["place"] - 1].add(row["name"])
+        return [kept >= {ref.name for ref in pin.result.artifacts} for kept, pin in zip(names, pins, strict=True)]
 
 
 def _result(row: Record) -> Result:

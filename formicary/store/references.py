@@ -5,6 +5,7 @@ from uuid import UUID
 
 from formicary.model.holders import Holder, Uses
 from formicary.store.database import Database
+from formicary.store.ended_jobs import HAS_ENDED
 
 #: Both halves in one statement: one snapshot, so that an attempt is seen before its commit or after it.
 _USES = """
@@ -16,13 +17,14 @@ SELECT NULL, h.place FROM unnest($2::uuid[], $3::integer[], $4::integer[]) WITH 
     JOIN tasks t ON t.job_id = h.job_id AND t.task_no = h.task_no
     WHERE t.attempt <= h.attempt AND t.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'SKIPPED')"""
 
-#: Under the lock of the job's row, which a restart takes too: either the job runs again and keeps everything, or its
-#: artifacts are marked, and whoever loads the job sees that.
-_EXPIRE = """
+#: Under the lock of the job's row, which a restart takes too before it reads the job: either the job runs again and
+#: keeps everything, or its artifacts are marked, and the restart sees that. Rows that somebody else has locked are left
+#: for the next time. So this never waits while it holds locks, and nobody can wait for it in a circle.
+_EXPIRE = f"""
 WITH due AS MATERIALIZED (
     SELECT a.job_id, a.task_no, a.attempt, a.name FROM artifacts a JOIN jobs j ON j.id = a.job_id
-    WHERE a.expires_at <= now() AND j.state IN ('COMPLETED', 'FAILED', 'CANCELLED')
-    ORDER BY a.expires_at LIMIT $1 FOR NO KEY UPDATE OF j SKIP LOCKED
+    WHERE a.expires_at <= now() AND {HAS_ENDED}
+    ORDER BY a.expires_at LIMIT $1 FOR NO KEY UPDATE OF j SKIP LOCKED FOR UPDATE OF a SKIP LOCKED
 ), gone AS (
     DELETE FROM artifacts a USING due d
     WHERE a.job_id = d.job_id AND a.task_no = d.task_no AND a.attempt = d.attempt AND a.name = d.name
@@ -38,19 +40,20 @@ WITH due AS MATERIALIZED (
 )
 SELECT sha256 FROM gone"""
 
-#: Attempts below zero are pins of ``memos.py``: over once that attempt, or the job, is.
+#: Attempts below zero are pins of ``memos.py``: over once that attempt, or the job, is. Under the lock of the job's row
+#: as well: a restart is committed before or afterwards, and pins for it are written only when it was.
 _UNPIN = """
-DELETE FROM artifacts a USING jobs j
-WHERE a.attempt < 0 AND j.id = a.job_id AND (
-    j.state IN ('COMPLETED', 'FAILED', 'CANCELLED') OR EXISTS (
+WITH over AS MATERIALIZED (
+    SELECT a.job_id, a.task_no, a.attempt, a.name FROM artifacts a JOIN jobs j ON j.id = a.job_id
+    WHERE a.attempt < 0 AND (j.state IN ('COMPLETED', 'FAILED', 'CANCELLED') OR EXISTS (
         SELECT FROM tasks t WHERE t.job_id = a.job_id AND t.task_no = a.task_no AND t.attempt >= -a.attempt))
-RETURNING a.sha256"""
-
-_FORSAKEN = """
-DELETE FROM artifacts a USING (
-    SELECT job_id, task_no, attempt, name FROM artifacts f
-    WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = f.job_id) LIMIT $1) AS f
-WHERE a.job_id = f.job_id AND a.task_no = f.task_no AND a.attempt = f.attempt AND a.name = f.name
+    LIMIT $1 FOR NO KEY UPDATE OF j SKIP LOCKED FOR UPDATE OF a SKIP LOCKED
+), lost AS MATERIALIZED (
+    SELECT a.job_id, a.task_no, a.attempt, a.name FROM artifacts a
+    WHERE a.attempt < 0 AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = a.job_id) LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+DELETE FROM artifacts a USING (SELECT * FROM over UNION SELECT * FROM lost) AS d
+WHERE a.job_id = d.job_id AND a.task_no = d.task_no AND a.attempt = d.attempt AND a.name = d.name
 RETURNING a.sha256"""
 
 
@@ -85,13 +88,9 @@ class References:
         """Removes references whose time has come and whose jobs have ended, oldest first; returns their contents."""
         return [row["sha256"] for row in await self._database.fetch(_EXPIRE, limit)]
 
-    async def unpin(self) -> list[str]:
+    async def unpin(self, limit: int) -> list[str]:
         """Removes what was kept for results that were taken, or not; returns the contents."""
-        return [row["sha256"] for row in await self._database.fetch(_UNPIN)]
-
-    async def forsake(self, limit: int) -> list[str]:
-        """Removes references of jobs that were deleted; returns their contents."""
-        return [row["sha256"] for row in await self._database.fetch(_FORSAKEN, limit)]
+        return [row["sha256"] for row in await self._database.fetch(_UNPIN, limit)]
 
 
 def _is_uuid(text: str) -> bool:

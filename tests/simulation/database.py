@@ -6,7 +6,7 @@ Each method is one statement: it happens whole, at one moment, or raises and cha
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from formicary.ids import JobId
@@ -93,7 +93,7 @@ class MemoryDatabase(LeaseTable):
         self.jobs[job.id] = Job(record, due_at, job.scheduled_at, job.labels)
         self.history.append(HistoryRow(job.id, job.created_at, "PENDING", 1, None, None))
 
-    def result(self, memo: str, max_age_s: float | None) -> Result | None:
+    def result(self, memo: str, since: datetime | None) -> Result | None:
         """Mirrors ``MemoStore.find``, for one digest."""
         rows: list[TaskRow | AttemptRow] = [
             *(task for tasks in self.tasks.values() for task in tasks.values()),
@@ -104,7 +104,7 @@ class MemoryDatabase(LeaseTable):
             for row in rows
             if (row.memo, row.state, row.reused_from) == (memo, "COMPLETED", None)
             and row.finished_at is not None
-            and (max_age_s is None or row.finished_at > self.now() - timedelta(seconds=max_age_s))
+            and (since is None or row.finished_at > since)
         ]
         if not known:
             return None

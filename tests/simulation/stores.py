@@ -163,6 +163,9 @@ class MemoryCommandStore(CommandStore):
         """Does what the real one does."""
         return await self._call(lambda: self._memory.open_commands(shards))
 
+    async def hold(self, restarts: Mapping[JobId, int]) -> None:
+        """Does nothing: nothing expires here."""
+
     async def outcome(self, command_id: int) -> CommandOutcome:
         """Does what the real one does."""
         return await self._call(lambda: self._memory.outcome(command_id))
@@ -189,7 +192,7 @@ class MemoryMemoStore(MemoStore):
 
     async def find(self, wanted: Sequence[Wanted]) -> list[Result | None]:
         """Does what the real one does."""
-        return await self._call(lambda: [self._memory.result(memo, max_age_s) for memo, max_age_s in wanted])
+        return await self._call(lambda: [self._memory.result(memo, since) for memo, since in wanted])
 
 
 class MemoryClaimStore(ClaimStore):

@@ -11,6 +11,7 @@ import msgspec
 
 from formicary.errors import (
     ConflictError,
+    ExpiredError,
     FormicaryError,
     InvalidInputError,
     NotFoundError,
@@ -142,8 +143,11 @@ class Manager:
             self._around.wake.submitted(startable if len(startable) == len(waiting) else ())
         return [await self._first(result) if isinstance(result, str) else result for result in results]
 
-    async def _first(self, job_id: JobId) -> Submitted:
-        return Submitted(await self.job(job_id), is_new=False)
+    async def _first(self, job_id: JobId) -> Submitted | ExpiredError:
+        try:
+            return Submitted(await self.job(job_id), is_new=False)
+        except NotFoundError:
+            return ExpiredError(f"the job of this idempotency key, {job_id}, ended and was deleted; use a new key")
 
     async def job(self, job_id: str) -> JobView:
         """Returns a job with all its tasks.

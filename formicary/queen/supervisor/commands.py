@@ -93,6 +93,12 @@ class Commands:
                 self._wake.set()
 
     async def _load(self, rows: list[CommandRow]) -> dict[JobId, Prepared]:
+        restarts: dict[JobId, int] = {}
+        for row in rows:
+            if row.kind == "restart":
+                restarts.setdefault(row.job_id, row.id)
+        if restarts:
+            await self._store.hold(restarts)
         loaded = await self._shards.load_jobs([row.job_id for row in rows]) if rows else []
         return {item.job.id: (item, program) for item, program in await prepare(self._programs, loaded)}
 

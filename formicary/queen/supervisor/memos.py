@@ -6,7 +6,7 @@ makes a reuse true, the commit of ``TaskReused``.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -17,7 +17,7 @@ from formicary.model.jobs import ReusedFrom
 from formicary.queen.supervisor.engine import MemoAsk
 from formicary.queen.supervisor.loop import HotLoop
 from formicary.states.inputs import TaskReused
-from formicary.store.memos import MemoStore, Result, Wanted
+from formicary.store.memos import MemoStore, Pin, Result, Wanted
 
 log = structlog.get_logger(__name__)
 
@@ -50,21 +50,25 @@ class Memos:
         self._loop.put(lambda now: self._apply(results, now))
 
     async def _find(self, asks: Sequence[MemoAsk]) -> list[tuple[MemoAsk, Result | None]]:
-        wanted = [Wanted(ask.memo, ask.max_age_s) for ask in asks]
+        now = self._clock.now()
+        wanted = [Wanted(ask.memo, None if ask.max_age_s is None else _before(now, ask.max_age_s)) for ask in asks]
         while True:
             try:
-                found = zip(asks, await self._store.find(wanted), strict=True)
-                return [(ask, await self._pinned(ask, result)) for ask, result in found]
+                return await self._pinned(list(zip(asks, await self._store.find(wanted), strict=True)))
             except UnavailableError as error:
                 log.warning("memos_not_read", reason=str(error))
                 await self._clock.sleep(RETRY_S)
 
-    async def _pinned(self, ask: MemoAsk, result: Result | None) -> Result | None:
-        """Returns the result if it is whole: what has artifacts counts only while all of them are kept."""
-        if result is None or not result.artifacts:
-            return result
-        target = Holder(ask.live.id, ask.task_no, ask.live.run.tasks[ask.task_no].attempt + 1)
-        return result if await self._store.pin(result, target) else None
+    async def _pinned(self, found: Sequence[tuple[MemoAsk, Result | None]]) -> list[tuple[MemoAsk, Result | None]]:
+        """Returns the results that are whole: what has artifacts counts only while all of them are kept."""
+        pins = {_target(ask): Pin(result, _target(ask)) for ask, result in found if result and result.artifacts}
+        if not pins:
+            return list(found)
+        # A pin of a job that the database takes for ended would be removed: its restart has to be committed first.
+        await self._loop.flushed()
+        is_kept = await self._store.pin(list(pins.values()))
+        whole = {target: pin.result for (target, pin), is_whole in zip(pins.items(), is_kept, strict=True) if is_whole}
+        return [(ask, result if _is_whole(result, whole.get(_target(ask))) else None) for ask, result in found]
 
     def _apply(self, results: Sequence[tuple[MemoAsk, Result | None]], now: datetime) -> None:
         engine = self._loop.engine
@@ -86,3 +90,18 @@ class Memos:
             artifacts=self._loop.intake.dated(ask.live, ask.task_no, result.artifacts, now),
             at=now,
         )
+
+
+def _is_whole(result: Result | None, kept: Result | None) -> bool:
+    return result is None or not result.artifacts or result is kept
+
+
+def _target(ask: MemoAsk) -> Holder:
+    return Holder(ask.live.id, ask.task_no, ask.live.run.tasks[ask.task_no].attempt + 1)
+
+
+def _before(now: datetime, age_s: float) -> datetime:
+    try:
+        return now - timedelta(seconds=age_s)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

@@ -61,6 +61,16 @@ async def test_what_expired_is_gone_and_a_restart_that_needs_it_says_so(tidy_col
     assert (await tidy_colony.end(job.id)).state is JobState.COMPLETED
 
 
+async def test_a_restart_is_noted_before_the_job_is_read_so_that_nothing_expires_meanwhile(colony: Any) -> None:
+    job = await colony.run(definition("restarted", "expires_after: 1h"))
+    await colony.manager.restart(job.id, RestartRequest(from_task="use"))
+    connection = await asyncpg.connect(colony.running.database_url)
+    held_by = "SELECT held_by = c.id FROM jobs j JOIN job_commands c ON c.job_id = j.id WHERE j.id = $1::uuid"
+    assert await connection.fetchval(held_by, job.id)
+    await connection.close()
+    await colony.end(job.id)
+
+
 async def test_a_running_job_keeps_what_expired(tidy_colony: Any) -> None:
     job = await tidy_colony.run(definition("slow", "expires_after: 10ms", "sleep 2.5"))
     assert job.state is JobState.COMPLETED, job

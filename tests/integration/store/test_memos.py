@@ -26,8 +26,12 @@ async def add(database: Database, job_no: int, table: str = "tasks", **changes: 
 
 
 async def found(database: Database, max_age_s: float | None = None) -> Result | None:
-    (result,) = await MemoStore(database).find([Wanted(MEMO, max_age_s)])
+    (result,) = await MemoStore(database).find([wanted(MEMO, max_age_s)])
     return result
+
+
+def wanted(memo: str, max_age_s: float | None = None) -> Wanted:
+    return Wanted(memo, None if max_age_s is None else datetime.now(UTC) - timedelta(seconds=max_age_s))
 
 
 async def test_a_result_comes_back_whole(database: Database) -> None:
@@ -59,8 +63,8 @@ async def test_what_did_not_complete_or_was_taken_itself_or_is_too_old_is_no_res
 async def test_many_are_looked_for_at_once_each_for_itself(database: Database) -> None:
     first = await add(database, 1)
     second = await add(database, 2, memo=OTHER, age_s=50)
-    wanted = [Wanted(OTHER, 10.0), Wanted(MEMO, None), Wanted("c", None), Wanted(OTHER, None), Wanted(MEMO, None)]
-    results = await MemoStore(database).find(wanted)
+    asked = [wanted(OTHER, 10.0), wanted(MEMO), wanted("c"), wanted(OTHER), wanted(MEMO)]
+    results = await MemoStore(database).find(asked)
     assert [result and result.job_id for result in results] == [None, first, None, second, first]
 
 

@@ -19,6 +19,7 @@ UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'public
 UNION ALL SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
     FROM pg_constraint WHERE connamespace = 'public'::regnamespace
 UNION ALL SELECT 'function ' || pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT 'trigger ' || pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
 UNION ALL SELECT 'table ' || relname || ' ' || coalesce(reloptions::text, '') || ' '
     || coalesce(obj_description(oid, 'pg_class'), '')
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'

@@ -11,13 +11,15 @@ import pytest
 from formicary.ids import JobId, new_job_id
 from formicary.model.holders import Holder, Uses
 from formicary.model.jobs import ArtifactRef
+from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.jobs import JobStore
 from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
-from formicary.store.memos import MemoStore, Result
-from formicary.store.references import References
-from formicary.store.rows import ArtifactRow, JobRow, JournalBatch, NewJob, ShardMark, TaskRow
+from formicary.store.memos import MemoStore, Pin, Result
+from formicary.store.references import _EXPIRE, _UNPIN, References
+from formicary.store.rows import ArtifactRow, CommandDone, JobRow, JournalBatch, NewJob, ShardMark, TaskRow
+from formicary.store.shards import ShardStore
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 PAST, FUTURE = NOW - timedelta(days=1), datetime.now(UTC) + timedelta(days=1)
@@ -141,12 +143,44 @@ async def test_a_restart_that_is_being_committed_keeps_what_expired(colony: Colo
     assert await references.expire(10) == []
 
 
-async def test_artifacts_of_deleted_jobs_go(colony: Colony, references: References) -> None:
-    kept, deleted = await colony.end(("x", "a", None)), await colony.end(("x", "b", None))
-    await colony.database.fetch("DELETE FROM jobs WHERE id = $1::uuid", deleted)
-    assert await references.forsake(10) == ["b"]
-    assert await references.forsake(10) == []
-    assert await colony.artifacts(kept)
+async def test_an_expiry_leaves_alone_what_somebody_has_locked_and_waits_for_nobody(
+    colony: Colony, references: References
+) -> None:
+    locked, _ = await colony.end(("x", "a", PAST)), await colony.end(("x", "b", PAST))
+    async with colony.database.connection() as connection, connection.transaction():
+        await connection.execute("SELECT FROM artifacts WHERE job_id = $1::uuid FOR KEY SHARE", locked)
+        assert await references.expire(10) == ["b"]
+    assert await references.expire(10) == ["a"]
+
+
+async def test_what_a_restart_is_reading_expires_when_the_restart_was_refused(
+    colony: Colony, references: References
+) -> None:
+    job_id = await colony.end(("x", "a", PAST))
+    commands = CommandStore(colony.database)
+    number = await commands.issue(job_id, 3, "restart", "{}", None)
+    await commands.hold({job_id: number})
+    assert await references.expire(10) == []
+    assert not (await colony.artifacts(job_id))[0].get("is_expired")
+
+    done = [CommandDone(number, "no")]
+    await colony.journal.commit(JournalBatch(shards=ALL, commands_done=done))
+    assert await references.expire(10) == ["a"]
+
+
+async def test_a_restart_waits_for_an_expiry_under_way_and_reads_what_it_marked(
+    colony: Colony, references: References
+) -> None:
+    job_id = await colony.end(("x", "a", PAST))
+    commands = CommandStore(colony.database)
+    number = await commands.issue(job_id, 3, "restart", "{}", None)
+    async with colony.database.connection() as connection, connection.transaction():
+        assert await connection.fetch(_EXPIRE, 10)
+        holding = asyncio.create_task(commands.hold({job_id: number}))
+        await until_somebody_waits(connection)
+    await holding
+    (loaded,) = await ShardStore(colony.database).load_jobs([job_id])
+    assert '"is_expired"' in (loaded.tasks[0].artifacts or "")
 
 
 async def test_a_result_that_is_about_to_be_taken_is_pinned_until_it_was(
@@ -154,31 +188,97 @@ async def test_a_result_that_is_about_to_be_taken_is_pinned_until_it_was(
 ) -> None:
     source, target = await colony.end(("x", "a", PAST)), await colony.job()
     memos = MemoStore(colony.database)
-    result = Result(source, 0, 1, 0, None, (ArtifactRef(name="x", sha256="a", size_bytes=1),))
+    result = result_of(source)
 
-    assert await memos.pin(result, Holder(target, 0, 3))
-    assert await memos.pin(result, Holder(target, 0, 3))
+    assert await memos.pin([Pin(result, Holder(target, 0, 3))]) == [True]
+    assert await memos.pin([Pin(result, Holder(target, 0, 3))]) == [True]
     assert await references.expire(10) == ["a"]
     assert (await references.uses(["a"], [])).referenced == {"a"}
-    assert not await memos.pin(result, Holder(target, 0, 4))
+    assert await memos.pin([Pin(result, Holder(target, 0, 4))]) == [False]
 
     await colony.commit(target, "EXECUTING", "READY", attempt=2)
-    assert await references.unpin() == []
+    assert await references.unpin(10) == []
     await colony.commit(target, "EXECUTING", "COMPLETED", attempt=3)
-    assert await references.unpin() == ["a"]
+    assert await references.unpin(10) == ["a"]
+
+
+async def test_results_are_pinned_in_one_statement_each_for_itself(counting: Database, statements: list[str]) -> None:
+    memos = MemoStore(counting)
+    pins = [Pin(result_of(new_job_id()), Holder(new_job_id(), 0, number)) for number in range(1, 4)]
+    assert await memos.pin(pins) == [False, False, False]
+    assert len(statements) == 1
+
+
+async def test_a_pin_whose_job_is_being_restarted_stays(colony: Colony, references: References) -> None:
+    source, target = await colony.end(("x", "a", None)), await colony.end()
+    memos, pin = MemoStore(colony.database), Pin(result_of(source), Holder(target, 0, 2))
+    assert await memos.pin([pin]) == [True]
+    async with colony.database.connection() as connection, connection.transaction():
+        await connection.execute("UPDATE jobs SET state = 'EXECUTING' WHERE id = $1::uuid", target)
+        assert await references.unpin(10) == []
+    assert await references.unpin(10) == []
+    await colony.commit(target, "CANCELLED", "CANCELLED")
+    assert await references.unpin(10) == ["a"]
+
+
+async def test_a_pin_of_a_deleted_job_goes(colony: Colony, references: References) -> None:
+    source, target = await colony.end(("x", "a", None)), new_job_id()
+    assert await MemoStore(colony.database).pin([Pin(result_of(source), Holder(target, 0, 1))]) == [True]
+    assert await references.unpin(10) == ["a"]
 
 
 async def test_an_expiry_that_is_being_committed_decides_whether_a_result_can_be_taken(
     colony: Colony, references: References
 ) -> None:
     source, target = await colony.end(("x", "a", PAST)), await colony.job()
-    result = Result(source, 0, 1, 0, None, (ArtifactRef(name="x", sha256="a", size_bytes=1),))
+    pin = Pin(result_of(source), Holder(target, 0, 1))
     async with colony.database.connection() as connection, connection.transaction():
         await connection.execute("DELETE FROM artifacts")
-        pinning = asyncio.create_task(MemoStore(colony.database).pin(result, Holder(target, 0, 1)))
-        while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - a row
-            await asyncio.sleep(0.01)
-    assert not await pinning
+        pinning = asyncio.create_task(MemoStore(colony.database).pin([pin]))
+        await until_somebody_waits(connection)
+    assert await pinning == [False]
+
+
+async def test_pins_and_expiries_of_the_same_artifacts_never_end_in_a_deadlock(
+    colony: Colony, references: References
+) -> None:
+    names = [(f"n{number}", f"s{number}", PAST) for number in range(20)]
+    sources = [await colony.end(*names) for _ in range(8)]
+    target = await colony.job()
+    pins = [Pin(result_of(source), Holder(target, number, 1)) for number, source in enumerate(sources)]
+    memos = MemoStore(colony.database)
+
+    async def expire() -> None:
+        while await references.expire(7):
+            pass
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(expire(), expire(), *(memos.pin(pins[::step]) for step in (1, -1, 1, -1)))
+
+
+async def test_a_look_at_many_references_that_stay_costs_little(colony: Colony) -> None:
+    job_id = await colony.end()
+    async with colony.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO artifacts SELECT $1::uuid, n % 1000, 1, n, 'c' || n, 1, "
+            "CASE WHEN n % 2 = 0 THEN now() + interval '1 day' END FROM generate_series(1, 20000) AS n",
+            job_id,
+        )
+        await connection.execute("ANALYZE artifacts")
+        for statement in (_EXPIRE, _UNPIN):
+            async with connection.transaction():
+                await connection.fetch(statement, 1000)
+                reads = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'artifacts'"
+                assert await connection.fetchval(reads) < 100
+
+
+def result_of(source: JobId) -> Result:
+    return Result(source, 0, 1, 0, None, (ArtifactRef(name="x", sha256="a", size_bytes=1),))
+
+
+async def until_somebody_waits(connection: Any) -> None:
+    while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - a row
+        await asyncio.sleep(0.01)
 
 
 async def test_a_late_repetition_of_an_end_changes_no_row(colony: Colony, references: References) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from formicary.artifacts.caches import CacheEntry, CacheScope, milliseconds
-from formicary.queen.caches import GRACE_S, CacheLimits, is_over, outdated, too_much
+from formicary.queen.caches import GRACE_S, KEPT, CacheLimits, is_over, outdated, too_much
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 A, B = CacheScope("default", "a"), CacheScope("default", "b")
@@ -62,6 +62,15 @@ def test_a_cache_that_was_restored_lately_outlives_a_younger_one() -> None:
     assert too_much([old, young], limits, lambda entry: used[entry]) == [young]
 
 
+def test_of_small_ones_a_tenth_more_goes_and_a_large_one_stays() -> None:
+    limits = CacheLimits(job_type_bytes=100, total_bytes=ROOMY)
+    small = [entry(str(number), 1000 - number, size_bytes=3) for number in range(40)]
+    left = set(small).difference(too_much(small, limits, by_age))
+    assert sum(each.size_bytes for each in left) == 90
+    large = [entry(str(number), 1000 - number, size_bytes=48) for number in range(3)]
+    assert too_much(large, limits, by_age) == large[:1]
+
+
 ENTRIES = st.builds(
     entry,
     st.sampled_from("xyz"),
@@ -79,5 +88,7 @@ def test_what_is_left_is_within_the_limits_and_nothing_goes_needlessly(
     gone = too_much(entries, limits, by_age)
     left = entries.difference(gone)
     assert not is_over(left, limits)
+    assert bool(gone) == is_over(entries, limits)
     if gone:
-        assert is_over({*left, max(gone, key=by_age)}, limits)
+        back = {*left, max(gone, key=by_age)}
+        assert is_over(back, limits) or not is_over(back, CacheLimits(*(int(limit * KEPT) for limit in limits)))

@@ -1,5 +1,9 @@
 """A runnable task takes the result of an earlier run: the same to all that follows as if it had run."""
 
+from datetime import timedelta
+
+import msgspec
+
 from formicary.model.states import JobState, TaskState
 from formicary.states.inputs import RestartMode
 from formicary.testing.drill import begun, task
@@ -78,3 +82,16 @@ def test_a_success_that_is_repeated_is_nobodys_result() -> None:
     drill.finish("a", 0)
     (archived,) = drill.run.archived
     assert (archived.state, archived.memo) == (TaskState.COMPLETED, None)
+
+
+def test_a_result_is_as_old_as_its_owner_says_and_took_as_long_as_its_ant_says() -> None:
+    drill = begun(task("a"), task("b"))
+    for name, memo in (("a", "digest"), ("b", None)):
+        drill.dispatch(name)
+        drill.cell(name).memo = memo
+        by_another_clock = drill.now - timedelta(hours=3)
+        began_at = by_another_clock - timedelta(seconds=5)
+        drill.feed(msgspec.structs.replace(drill.finished(name), started_at=began_at, finished_at=by_another_clock))
+    cell, other = drill.cell("a"), drill.cell("b")
+    assert (cell.started_at, cell.finished_at) == (drill.now - timedelta(seconds=5), drill.now)
+    assert other.finished_at == drill.now - timedelta(hours=3)

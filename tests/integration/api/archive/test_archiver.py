@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,13 @@ async def database_name(front: QueenFront) -> str:
 
 
 async def test_what_a_dead_leader_left_is_deleted_by_the_next_one(
-    front: QueenFront, api: Api, job_id: JobId, archiver: LogArchiver, leader: Leader, tmp_path: Path
+    front: QueenFront,
+    api: Api,
+    job_id: JobId,
+    archiver: LogArchiver,
+    sources: LogSources,
+    leader: Leader,
+    tmp_path: Path,
 ) -> None:
     await front.logs.append([chunk(job_id, 0, [1])])
     await front.end_job(job_id, "COMPLETED")
@@ -164,31 +171,30 @@ async def test_what_a_dead_leader_left_is_deleted_by_the_next_one(
     names = {
         "orphan": f"{PREFIX}{job_id}/1-{leader.epoch - 1}-abcd.jsonl.zst",
         "being written": f"{PREFIX}{job_id}/2-{leader.epoch}-abcd.jsonl.zst",
-        "of another colony": f"{PREFIX}{new_job_id()}/1-{leader.epoch - 1}-abcd.jsonl.zst",
+        "of a deleted job": f"{PREFIX}{new_job_id()}/1-{leader.epoch - 1}-abcd.jsonl.zst",
     }
     for name in names.values():
         await front.artifacts.put(name, empty)
 
-    assert await archiver.delete_orphans(leader.epoch) == 1
-    assert sorted(await objects(front)) == sorted([*kept, names["being written"], names["of another colony"]])
+    assert await archiver.delete_orphans(leader.epoch) == 0
+    for is_alone, count in ((False, 0), (True, 2)):
+        alone = LogArchiver(sources, leader, SystemClock(), 0.0, is_alone=partial(answer, is_alone))
+        assert await alone.delete_orphans(leader.epoch) == count
+    assert sorted(await objects(front)) == sorted([*kept, names["being written"]])
     assert await texts(api, job_id) == ["0/1/1"]
 
 
-async def test_the_output_of_a_deleted_job_goes_too(
-    front: QueenFront, api: Api, job_id: JobId, archiver: LogArchiver, sources: LogSources
+async def answer(value: bool) -> bool:
+    return value
+
+
+async def test_lines_that_come_when_their_job_is_deleted_go_too(
+    front: QueenFront, api: Api, job_id: JobId, archiver: LogArchiver
 ) -> None:
     other = JobId((await api.submit())["id"])
-    await front.logs.append([chunk(job_id, 0, [1]), chunk(other, 0, [1])])
-    for each in (job_id, other):
-        await front.end_job(each, "COMPLETED")
-    await archiver.run_once()
     await front.execute("DELETE FROM jobs WHERE id = $1::uuid", job_id)
-
-    await front.logs.append([chunk(job_id, 0, [2])])
+    await front.logs.append([chunk(job_id, 0, [2]), chunk(other, 0, [1])])
     await archiver.run_once()
 
-    assert await lines_left(front) == 0
-    assert await archiver.forsake() == 1
-    assert [key.split("/")[1] for key in await objects(front)] == [other]
-    assert await sources.parts.parts(job_id) == []
-    assert await archiver.forsake() == 0
+    assert await lines_left(front) == 1
+    assert await texts(api, other) == ["0/1/1"]
