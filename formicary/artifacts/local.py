@@ -117,7 +117,10 @@ class LocalStore(ArtifactStore):
     async def list(self, prefix: str) -> AsyncIterator[str]:
         """Yields the keys that begin with ``prefix``, sorted; memory holds the names of one folder a level."""
         keys = self._keys(prefix)
-        while page := await in_thread("read", lambda: list(itertools.islice(keys, _PAGE_KEYS))):
+        is_last = False
+        while not is_last:
+            page = await in_thread("read", lambda: list(itertools.islice(keys, _PAGE_KEYS)))
+            is_last = len(page) < _PAGE_KEYS
             for key in page:
                 yield key
 

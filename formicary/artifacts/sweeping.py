@@ -22,18 +22,18 @@ argument covers what the ants of a colony do that came later.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
 import structlog
 
 from formicary.artifacts.blobs import PREFIX, Blobs, Shelf, shelf_of
+from formicary.artifacts.colonies import ROOT, key_of, put_mark
 from formicary.artifacts.parallel import each
 from formicary.model.holders import Holder, Uses
 
 log = structlog.get_logger(__name__)
 
-#: What the names of the colonies begin with that use a store.
-COLONIES: Final = "colonies/"
 #: Shelves that are judged by one statement.
 BATCH: Final = 500
 
@@ -65,10 +65,10 @@ class Sweeper:
         self._references = references
         self._name = ""
 
-    async def register(self, colony_id: str) -> None:
+    async def register(self, colony_id: str, now: datetime) -> None:
         """Notes in the store that this colony uses it; nothing is ever deleted before."""
-        await self._blobs.mark(COLONIES + colony_id)
-        self._name = COLONIES + colony_id
+        await put_mark(self._blobs.store, colony_id, now)
+        self._name = key_of(colony_id)
 
     async def sweep(self) -> Swept:
         """Looks at everything stored; memory holds a 256th of the names at a time."""
@@ -98,10 +98,11 @@ class Sweeper:
 
     async def is_alone(self) -> bool:
         """Says whether the store belongs to this colony only: of another one's references nothing is known here."""
-        names = [name async for name in self._blobs.store.list(COLONIES)]
+        names = [name async for name in self._blobs.store.list(ROOT)]
         others = [name for name in names if name != self._name]
         if others:
-            log.warning("artifacts_not_swept", reason="other colonies use the store", colonies=others[:5])
+            remedy = "formicary colony forget ID, for one that is gone"
+            log.warning("artifacts_not_swept", reason="other colonies use the store", others=others[:5], remedy=remedy)
         return self._name in names and not others
 
     async def _shelves(self, prefix: str) -> AsyncIterator[Shelf]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from formicary._origin import check_packages
-from formicary.cli import ants, broker, definitions, jobs, run, serve, show_settings
+from formicary.cli import ants, broker, colony, definitions, jobs, run, serve, show_settings
 
 #: Exit codes, as documented for users.
 DONE = 0
@@ -32,6 +32,7 @@ app.add_typer(ants.app, name="ant")
 app.add_typer(jobs.app, name="job")
 app.add_typer(definitions.app, name="definition")
 app.add_typer(broker.app, name="broker")
+app.add_typer(colony.app, name="colony")
 show_settings.register(app)
 
 

@@ -67,7 +67,7 @@ class Retention(Service):
 
     async def open(self) -> None:
         """Notes in the store that this colony uses it; to be called before the first task is dispatched."""
-        await self._sweeper.register(await self._references.colony_id())
+        await self._sweeper.register(await self._references.colony_id(), self._clock.now())
 
     async def run(self) -> None:
         """Looks every half minute until cancelled."""
@@ -105,7 +105,8 @@ class Retention(Service):
         return Expired(artifact_count, content_count)
 
     async def sweep(self) -> Swept:
-        """Looks at the whole store."""
+        """Looks at the whole store; says before that this colony lives."""
+        await self.open()
         while len(await self._references.unpin(BATCH)) == BATCH:
             pass
         swept = await self._sweeper.sweep()

@@ -12,7 +12,7 @@ from formicary import settings as settings_module
 from formicary import wiring
 from formicary.ant_options import AntOptions
 from formicary.artifacts.base import ArtifactStore
-from formicary.artifacts.sweeping import COLONIES
+from formicary.artifacts.colonies import ROOT as COLONIES
 from formicary.errors import ExpiredError, NotFoundError
 from formicary.model.jobs import JobRequest
 from tests.conformance.artifacts.server import S3Server

@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from formicary.store.database import Database
 from formicary.store.references import References
 from tests.integration.store.turns import SteppedReferences, SteppedStore, Turns
 
+NOW = datetime(2026, 2, 3, tzinfo=UTC)
 CONTENTS = {hashlib.sha256(content).hexdigest(): content for content in (b"one", b"two")}
 CHOICES = [list(CONTENTS), list(CONTENTS)[:1]]
 
@@ -103,7 +105,7 @@ async def play(
     turns = Turns(seed)
     world = World(database, folder, turns)
     change(world)
-    await turns.play([world.sweeper.register("here")])
+    await turns.play([world.sweeper.register("here", NOW)])
     await turns.play([world.attempt(definition, "lost")])
     endings = ["kept", *(turns.rng.choice(("kept", "kept", "lost", "fenced")) for _ in range(size - 1))]
     await turns.play([*(world.attempt(definition, ending) for ending in endings), *(world.sweep() for _ in endings)])
@@ -118,7 +120,7 @@ async def test_no_interleaving_deletes_what_is_needed_or_leaves_what_is_not(
         await world.turns.play([world.sweep()])
         plain = LocalStore(folder / str(seed) / "store")
         sweeper = Sweeper(Blobs(plain), References(database))
-        await sweeper.register("here")
+        await sweeper.register("here", NOW)
         await sweeper.sweep()
         await sweeper.sweep()
         assert [key async for key in plain.list(PREFIX)] == [], f"seed {seed}"
