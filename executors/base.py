@@ -96,6 +96,14 @@ class Guard(Protocol):
         """Tells the warden that nothing of the attempt is left on the engine."""
         ...
 
+    async def allow(self) -> None:
+        """Returns when the warden has confirmed the lease, for what runs elsewhere and is kept apart there.
+
+        Raises:
+            StartFailedError: the lease under which the attempt was accepted has ended; start nothing.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
@@ -213,6 +221,9 @@ class Executor(ABC):
     is_elsewhere: bool = False
     #: Files go by URLs of the artifact store: the ant puts none into the attempt's folder, and collects none.
     has_exchange: bool = False
+    #: Where attempts run, if two of a task are kept apart within one place only; known after ``check``. Holds neither
+    #: ``@`` nor ``+``.
+    place: str = ""
 
     @abstractmethod
     async def check(self) -> None:
@@ -226,6 +237,12 @@ class Executor(ABC):
         """Has ``changed`` called whenever the remote workers behind this executor change, with all that they offer.
 
         Called before ``check``.
+        """
+
+    def lives_over(self, lives: Sequence[str]) -> None:  # noqa: B027 - most leave nothing that outlives their ant
+        """Takes that these lives of ants, named in ``FORMICARY_ANT``, were counted lost: nobody uses what they left.
+
+        Called often, with many that were named before.
         """
 
     @abstractmethod

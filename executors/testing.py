@@ -47,6 +47,7 @@ class RecordingGuard:
         self.forgotten: list[int] = []
         self.admitted_count = 0
         self.dismissed_count = 0
+        self.allowed_count = 0
         self._refuses = refuses
 
     async def register(self, pid: int) -> None:
@@ -68,6 +69,12 @@ class RecordingGuard:
     async def dismiss(self) -> None:
         """Counts the attempt that has left the engine."""
         self.dismissed_count += 1
+
+    async def allow(self) -> None:
+        """Counts the attempt, or refuses it as a warden does whose lease has ended."""
+        self.allowed_count += 1
+        if self._refuses:
+            raise StartFailedError("the lease of this attempt has ended; nothing was started")
 
 
 class LazyFolder:

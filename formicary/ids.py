@@ -11,7 +11,7 @@ JobId = NewType("JobId", str)
 AntId = NewType("AntId", str)
 """Stable name of an ant; no ``@`` in it."""
 Incarnation = NewType("Incarnation", str)
-"""One life of an ant: ``<ant id>@<random>``. New at each start and after every lost lease."""
+"""One life of an ant: ``<ant id>@<random>``, and ``+<place>`` where it has one. New at each start and lost lease."""
 QueenId = NewType("QueenId", str)
 """Stable name of a queen."""
 
@@ -43,8 +43,24 @@ def new_incarnation(ant_id: AntId) -> Incarnation:
     return Incarnation(f"{ant_id}@{os.urandom(5).hex()}")
 
 
+def in_place(incarnation: Incarnation, place: str) -> Incarnation:
+    """Returns the incarnation of an ant that runs tasks of some methods in a place (``Executor.place``)."""
+    return Incarnation(f"{incarnation}+{place}") if place else incarnation
+
+
+def place_of(incarnation: Incarnation) -> str:
+    """Returns the place of an ant's life; empty where it has none."""
+    return incarnation.partition("+")[2]
+
+
+def only_place(incarnation: Incarnation | None) -> Incarnation | None:
+    """Returns what of an incarnation has to be remembered once its attempt is over: no ant, but the place."""
+    place = "" if incarnation is None else place_of(incarnation)
+    return in_place(Incarnation("@"), place) if place else None
+
+
 def ant_of(incarnation: Incarnation) -> AntId:
-    """Returns the id of the ant whose life ``incarnation`` is."""
+    """Returns the id of the ant whose life ``incarnation`` is; empty where only a place is known."""
     return AntId(incarnation.rpartition("@")[0])
 
 

@@ -195,6 +195,9 @@ class Ant(Service):
             self._offered.update({method: executor for method in methods if wanted is None or method in wanted})
         in_process = tuple(method for method, executor in self._offered.items() if executor.is_in_process)
         self.registration.offer(tuple(self._offered), in_process)
+        for executor in self._offered.values():
+            executor.lives_over(self.registration.former)
+        self.registration.settle("".join(sorted({executor.place for executor in self._offered.values()})))
 
     async def _serve(self) -> None:
         """Returns when drained; raises when a part of the ant ends."""
@@ -261,6 +264,8 @@ class Ant(Service):
 
     def _on_answer(self, seen: HeartbeatsSeen) -> None:
         incarnation = self.registration.incarnation
+        for executor in self._offered.values() if seen.lost else ():
+            executor.lives_over(seen.lost)
         if (holder := seen.refused.get(incarnation)) is not None:
             self._fail(AntIdHeldError(self._config.id, holder))
             return

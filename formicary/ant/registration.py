@@ -12,7 +12,7 @@ from formicary.bus import Bus, Outgoing
 from formicary.clock import Clock
 from formicary.events import topics
 from formicary.events.ants import AntLeft, AntRegistered, Held, WorkerOffer
-from formicary.ids import AntId, Incarnation, new_incarnation
+from formicary.ids import AntId, Incarnation, in_place, new_incarnation
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +38,7 @@ class Registration:
         self._identity = identity or Identity()
         #: Lives of former ants of this id, which are over: queens that missed their end learn of it.
         self.former: tuple[Incarnation, ...] = ()
+        self._place = ""
         self.incarnation: Incarnation = self._identity.new_incarnation(config.id)
 
     @property
@@ -54,6 +55,11 @@ class Registration:
         """Sets what the ant can run."""
         self._methods, self._in_process = methods, in_process_methods
 
+    def settle(self, place: str) -> None:
+        """Names the place that all incarnations of this ant have; said once, before anybody hears of the first."""
+        self._place = place
+        self.incarnation = in_place(self.incarnation, place)
+
     def offer_workers(self, offers: Iterable[Offer]) -> None:
         """Sets what the remote workers take that are connected now."""
         self._workers = tuple(WorkerOffer(offer.methods, offer.tags) for offer in offers)
@@ -61,7 +67,7 @@ class Registration:
 
     def renew(self) -> Incarnation:
         """Begins a new incarnation and returns it."""
-        self.incarnation = self._identity.new_incarnation(self._config.id)
+        self.incarnation = in_place(self._identity.new_incarnation(self._config.id), self._place)
         return self.incarnation
 
     async def announce(self) -> None:

@@ -3,9 +3,9 @@
 ``python -m formicary.ant.warden FD`` speaks lines of tab-separated words over the inherited socket ``FD``.
 From the ant: ``config lock_path ant_pid ant_id lease_s broker_url sys_path engine_url`` (once, first) ·
 ``life incarnation`` · ``lease incarnation shard expires_at`` · ``register n pid incarnation shard job task attempt`` ·
-``forget pid`` · ``admit n incarnation shard job task attempt`` · ``dismiss job task attempt`` · ``end n incarnation`` ·
-``sync n`` · ``over incarnation`` · ``bye``. To the ant: ``ready [life …]`` · ``held holder`` · ``yes n`` · ``no n`` ·
-``lapsed incarnation``.
+``forget pid`` · ``admit n incarnation shard job task attempt`` · ``allow n incarnation shard`` ·
+``dismiss job task attempt`` · ``end n incarnation`` · ``sync n`` · ``over incarnation`` · ``bye``. To the ant:
+``ready [life …]`` · ``held holder`` · ``yes n`` · ``no n`` · ``lapsed incarnation``.
 
 Rules:
 
@@ -20,9 +20,7 @@ Rules:
   too: a stopped ant would go on otherwise. What it said in time is heard before it is judged.
 - Only when all of it is dead, and the ant too, is the obituary published, where the broker outlives the ant. Nothing is
   said about a life whose containers an engine that is away may still run: its owners wait for the end of the lease.
-- Without a broker URL there are no leases: the warden acts on the ant's death only.
-
-Only light modules are imported: an idle warden stays below 12 MB.
+- Without a broker URL there are no leases: the warden acts on the ant's death only. An idle one stays below 12 MB.
 """
 
 import contextlib
@@ -134,9 +132,8 @@ class Warden:
                 self._say("yes" if self._register(guarded) else "no", number)
             case ["forget", pid]:
                 self._guarded.pop(int(pid), None)
-            case ["admit", number, incarnation, shard, job, task, attempt]:
-                held = (int(shard), job, int(task), int(attempt))
-                self._say("yes" if self._admit(incarnation, held) else "no", number)
+            case ["admit" | "allow", number, incarnation, shard, *attempt]:
+                self._say("yes" if self._admit(incarnation, int(shard), attempt) else "no", number)
             case ["dismiss", job, task, attempt]:
                 if self._engagement is not None:
                     self._engagement.dismiss(job, int(task), int(attempt))
@@ -160,10 +157,13 @@ class Warden:
         self._guarded[guarded.pid] = guarded
         return True
 
-    def _admit(self, incarnation: str, held: tuple[int, str, int, int]) -> bool:
-        if self._engagement is None or not self._may_start(incarnation, held[0]):
+    def _admit(self, incarnation: str, shard: int, attempt: list[str]) -> bool:
+        """Promises to end what the engine runs of an attempt; without one, says only whether the lease holds."""
+        if not self._may_start(incarnation, shard) or (attempt and self._engagement is None):
             return False
-        self._engagement.admit(incarnation, held)
+        if attempt and self._engagement is not None:
+            job, task, number = attempt
+            self._engagement.admit(incarnation, (shard, job, int(task), int(number)))
         return True
 
     def _may_start(self, incarnation: str, shard: int) -> bool:

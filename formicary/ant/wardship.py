@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 #: A warden that leaves takes at most this long before its end is forced, in seconds.
 _LEAVE_S: Final = 5.0
+_NOT_ALLOWED: Final = "the ant's lease ended, or its warden is gone: nothing may be started"
 _SCRIPT: Final = Path(__file__).with_name("warden.py")
 
 
@@ -87,6 +88,10 @@ class Wardship:
     async def admit(self, assignment: Assignment) -> bool:
         """Asks the warden to end what the engine runs of an attempt, after the ant; tells whether it promised to."""
         return await self._ask("admit", assignment.incarnation, assignment.shard, *assignment.key)
+
+    async def allow(self, assignment: Assignment) -> bool:
+        """Asks the warden whether the lease holds under which an attempt was accepted."""
+        return await self._ask("allow", assignment.incarnation, assignment.shard)
 
     def dismiss(self, assignment: Assignment) -> None:
         """Tells that nothing of an attempt is left on the engine."""
@@ -187,7 +192,7 @@ class AttemptGuard:
             StartFailedError: the lease under which the attempt was accepted has ended, or the warden is gone.
         """
         if not await self._wardship.register(pid, self._assignment):
-            raise StartFailedError("the ant's lease ended, or its warden is gone: nothing may be started")
+            raise StartFailedError(_NOT_ALLOWED)
 
     async def forget(self, pid: int) -> None:
         """Tells the warden that the process group is gone."""
@@ -200,11 +205,20 @@ class AttemptGuard:
             StartFailedError: the lease under which the attempt was accepted has ended, or the warden is gone.
         """
         if not await self._wardship.admit(self._assignment):
-            raise StartFailedError("the ant's lease ended, or its warden is gone: nothing may be started")
+            raise StartFailedError(_NOT_ALLOWED)
 
     async def dismiss(self) -> None:
         """Tells the warden that nothing of the attempt is left on the engine."""
         self._wardship.dismiss(self._assignment)
+
+    async def allow(self) -> None:
+        """Returns when the warden has confirmed the lease.
+
+        Raises:
+            StartFailedError: the lease under which the attempt was accepted has ended, or the warden is gone.
+        """
+        if not await self._wardship.allow(self._assignment):
+            raise StartFailedError(_NOT_ALLOWED)
 
 
 def _spawn(descriptor: int, log_path: Path) -> "subprocess.Popen[bytes]":

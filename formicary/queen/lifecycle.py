@@ -193,7 +193,7 @@ def _event(change: Change, job_type: str) -> LifecycleEvent:
         state=change.state,
         attempt=change.attempt,
         at=time_text(change.at),
-        ant_id=None if change.incarnation is None else ant_of(Incarnation(change.incarnation)),
+        ant_id=None if change.incarnation is None else ant_of(Incarnation(change.incarnation)) or None,
         exit_code=change.exit_code,
         error_code=change.error_code,
         error_message=message,

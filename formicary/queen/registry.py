@@ -10,16 +10,20 @@ from itertools import islice
 from typing import NamedTuple
 
 from formicary.events.ants import AntHeartbeat, AntRegistered, Held
-from formicary.ids import AntId, Incarnation, JobId
+from formicary.ids import AntId, Incarnation, JobId, place_of
 from formicary.model.jobs import AntView, WorkersView
 
 
 class Requirement(NamedTuple):
-    """What a task needs of an ant: its method, its tags, sorted, and the remote worker that must be connected."""
+    """What a task needs of an ant: its method, its tags, sorted, and the remote worker that must be connected.
+
+    ``place``: the one that its attempts cannot leave; empty: any.
+    """
 
     method: str
     tags: tuple[str, ...] = ()
     worker: tuple[str, tuple[str, ...]] | None = None
+    place: str = ""
 
 
 #: How long after a decline for lack of room an ant gets no further dispatch.
@@ -92,9 +96,11 @@ class LiveAnt:
         return known.slots + (known.prefetch if method in known.in_process_methods else 0)
 
     def offers(self, requirement: Requirement) -> bool:
-        """Says whether the ant has the method, every tag and a worker that is asked for."""
+        """Says whether the ant has the method, every tag, the place and a worker that is asked for."""
         known = self.registration
         if requirement.method not in known.methods or not set(requirement.tags).issubset(known.tags):
+            return False
+        if requirement.place and place_of(known.incarnation) != requirement.place:
             return False
         if requirement.worker is None:
             return True
@@ -229,7 +235,9 @@ class AntRegistry:
         return sorted((_view(ant) for ant in self._ants.values()), key=lambda view: view.id)
 
     def _explain_lack(self, requirement: Requirement) -> str:
-        method, tags, worker = requirement
+        method, tags, worker, place = requirement
+        if place and any(ant.offers(requirement._replace(place="")) for ant in self._ants.values()):
+            return f"no live ant offers {method}{_with_tags(tags)} where an earlier attempt of the task ran"
         if worker is None:
             return f"no live ant offers {method}{_with_tags(tags)}"
         ants = [ant for ant in self._offering(Requirement(method, tags)) if not ant.is_draining]

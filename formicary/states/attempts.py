@@ -177,6 +177,8 @@ class Attempts(Phases):
 
     def _give_back(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
         self._take_end(cell, event, ruling)
+        if cell.attempt == 1:
+            cell.incarnation = None  # it never ran, so no place binds it
         self._repeat_for_free(cell)
 
     def _lose(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:

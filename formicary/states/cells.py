@@ -30,7 +30,7 @@ class TaskCell:
         retries_used, polls_used, ants_lost: counted within the present job attempt.
         job_attempt: the job attempt in which the present state was reached; older = reused.
         not_before: a retry or poll is due then; None when nothing is awaited.
-        incarnation, epoch: where and by which epoch the current attempt was dispatched.
+        incarnation, epoch: where and by which epoch the current attempt was dispatched; between two, the place alone.
         is_excepted: SKIPPED by ``except``, which counts as passed.
         error_code: a failure's code, given also while a retry of it is awaited.
         memo: what the current attempt's result is kept under for others; None where it is not.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from formicary.ids import only_place
 from formicary.model.states import TaskState
 from formicary.states.cells import TaskCell
 from formicary.states.graph import Plan
@@ -31,7 +32,7 @@ def anew(plan: Plan, tasks: list[TaskCell], seeds: Iterable[int] = ()) -> list[i
 
 def forget_attempt(cell: TaskCell) -> None:
     """Takes from a cell what its ended attempt left, once that is archived; code and error stay to be shown."""
-    cell.incarnation = None
+    cell.incarnation = only_place(cell.incarnation)
     cell.outputs = None
     cell.artifacts = ()
     cell.cache = None

@@ -48,7 +48,7 @@ def _task(task_type: str, row: TaskRow, has_ended: bool) -> TaskView:
         state=state,
         exit_code=row.exit_code,
         attempt=row.attempt,
-        ant_id=None if row.incarnation is None else ant_of(Incarnation(row.incarnation)),
+        ant_id=None if row.incarnation is None else ant_of(Incarnation(row.incarnation)) or None,
         error_code=row.error_code,
         error_message=row.error_message,
         started_at=row.started_at,

@@ -11,6 +11,7 @@ from formicary.events.tasks import TaskRecalled
 from formicary.queen.registry import LiveAnt
 from formicary.queen.supervisor.engine import Engine
 from formicary.queen.supervisor.live import AttemptKey, Dispatch, LiveShard
+from formicary.queen.supervisor.ready import requirement_of
 
 
 def recall_waiting(engine: Engine, shards: Iterable[LiveShard]) -> None:
@@ -35,7 +36,7 @@ def _is_movable(shard: LiveShard, key: AttemptKey, dispatch: Dispatch, idle: lis
     live = shard.jobs.get(key[0])
     if live is None or dispatch.is_recalled or not dispatch.receipt.is_committed or key in shard.stops:
         return False
-    requirement = live.program.tasks[key[1]].requirement
+    requirement = requirement_of(live, key[1])
     return any(ant.offers(requirement) for ant in idle)
 
 

@@ -23,6 +23,8 @@ CACHE_TASKS = 200_000
 LARGE_SOURCE = 100_000
 #: What no ant does, but the queen itself.
 CHORE_METHOD = "EXPIRE_ARTIFACTS"
+#: What keeps two attempts of a task apart in one place only: all attempts of such a task run where the first one did.
+PLACED_METHODS = frozenset({"KUBERNETES"})
 #: The largest order that a dispatch carries.
 MAX_ORDER_BYTES = 512 * 1024
 
@@ -42,6 +44,7 @@ class TaskProgram:
         "has_except",
         "has_memo",
         "is_chore",
+        "is_placed",
         "requirement",
     )
 
@@ -53,6 +56,7 @@ class TaskProgram:
         self.has_except = task.except_ is not None
         self.has_memo = task.memoize is not None
         self.is_chore = task.method == CHORE_METHOD
+        self.is_placed = task.method in PLACED_METHODS
         is_constant = self.compiled.is_constant and not self.fetch_numbers
         self.constant_order = encode_order(job.job_type, task, self.compiled.constant, ()) if is_constant else None
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 
+from formicary.ids import place_of
 from formicary.queen.registry import Requirement
 from formicary.queen.supervisor.live import LiveJob
 
@@ -15,6 +16,14 @@ HEADS = 1000
 GONE_SLACK = 1000
 
 
+def requirement_of(live: LiveJob, task_no: int) -> Requirement:
+    """Returns what a task needs of an ant now: where only a place keeps attempts apart, all go where the first did."""
+    task = live.program.tasks[task_no]
+    if task.is_placed and (incarnation := live.run.tasks[task_no].incarnation) is not None:
+        return task.requirement._replace(place=place_of(incarnation))
+    return task.requirement
+
+
 class ReadyQueue:
     """Tasks that could be dispatched now. Withdrawn ones stay and are passed over when their turn comes."""
 
@@ -24,7 +33,7 @@ class ReadyQueue:
 
     def add(self, live: LiveJob, task_no: int) -> None:
         """Adds a runnable task behind those of its priority."""
-        requirement = live.program.tasks[task_no].requirement
+        requirement = requirement_of(live, task_no)
         lanes = self._lanes.get(requirement)
         if lanes is None:
             lanes = self._lanes[requirement] = {}

@@ -32,6 +32,7 @@ from formicary.queen.supervisor.logs import ShardLogs
 from formicary.queen.supervisor.loop import HotLoop, JobEndings
 from formicary.queen.supervisor.memos import Memos
 from formicary.queen.supervisor.program import Programs
+from formicary.queen.supervisor.ready import requirement_of
 from formicary.queen.supervisor.sweep import Sweep, waiting_reasons
 from formicary.queen.supervisor.takeover import Takeover
 from formicary.service import Service
@@ -179,7 +180,7 @@ class Supervisor(Service):
         for shard in self.loop.shards.values():
             if (live := shard.jobs.get(job_id)) is not None:
                 return {
-                    task_no: self._registry.explain(live.program.tasks[task_no].requirement)
+                    task_no: self._registry.explain(requirement_of(live, task_no))
                     for task_no in range(live.program.plan.size)
                     if live.run.is_waiting(task_no)
                 }

@@ -19,7 +19,7 @@ from formicary.artifacts.local import LocalStore
 from formicary.bus import Bus
 from formicary.clock import SystemClock
 from formicary.events.orders import Fetch
-from formicary.ids import AntId
+from formicary.ids import AntId, Incarnation, place_of
 from formicary.model.definition import ArtifactsPolicy, ArtifactWhen, CachePolicy
 from formicary.model.holders import Holder
 from formicary.model.jobs import ArtifactRef
@@ -38,6 +38,10 @@ class FarShell(ShellExecutor):
         self.is_stuck = asyncio.Event()
         self.error: ExecutorError | None = None
         self.hangs = False
+        self.over: asyncio.Queue[Sequence[str]] = asyncio.Queue()
+
+    def lives_over(self, lives: Sequence[str]) -> None:
+        self.over.put_nowait(lives)
 
     async def start(self, attempt: Attempt, sink: Sink) -> Run:
         if isinstance(self.error, ImageError | ServiceError):
@@ -172,3 +176,22 @@ async def test_a_stop_ends_the_bringing_back_too(owner: ScriptedOwner, far: FarS
     await owner.send(owner.cancel())
 
     assert (await owner.finished()).reason == "cancelled"
+
+
+async def test_every_life_of_an_ant_names_the_place_of_its_executor(
+    bus: Bus, store: LocalStore, tmp_path: Path, far: FarShell
+) -> None:
+    far.place = "0123456789"
+    ant = Ant(bus, {"SHELL": far}, store, AntConfig(id=AntId("ant-1"), home=tmp_path / "home"), SystemClock())
+    owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
+    await ant.start()
+    first = ant.registration.incarnation
+
+    assert (await owner.run(shell('test "$FORMICARY_ANT" = ' + first))).is_success
+    await owner.say(lost=(first, Incarnation("ant-2@1")))
+    assert await far.over.get() == (), "no ant of this id died before"
+    assert await far.over.get() == (first, "ant-2@1")
+    await ant.stop()
+
+    assert ant.registration.incarnation != first
+    assert (place_of(first), place_of(ant.registration.incarnation)) == (far.place, far.place)

@@ -6,14 +6,23 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from executors.dummy import DummyExecutor
+from executors.errors import StartFailedError
+from executors.specs import DummySpec
+from formicary.ant.assignments import Assignment
 from formicary.ant.config import AntConfig
 from formicary.ant.warden import stat_fields
-from formicary.ant.wardship import Wardship
-from formicary.ids import AntId, Incarnation
+from formicary.ant.wardship import AttemptGuard, Wardship
+from formicary.clock import SystemClock
+from formicary.events.orders import Order
+from formicary.events.tasks import TaskDispatched
+from formicary.ids import AntId, Incarnation, JobId
 
 _LONE_ANT = Path(__file__).with_name("lone_ant.py")
 Process = asyncio.subprocess.Process
@@ -93,6 +102,42 @@ async def test_an_ant_learns_which_lives_of_its_id_are_over(tmp_path: Path) -> N
         await wardship.close()
     assert lives[:3] == [(), ("ant-1@0",), ("ant-1@0", "ant-1@1")]
     assert lives[-1] == tuple(f"ant-1@{number}" for number in range(1, 9))
+
+
+async def test_what_runs_elsewhere_starts_only_while_the_lease_holds(tmp_path: Path) -> None:
+    config = AntConfig(id=AntId("ant-1"), home=tmp_path, lease_s=60.0, survives_process=True, broker_url="memory://")
+    wardship = Wardship(config, on_lapse=lambda _: None)
+    await wardship.start()
+    lives = [Incarnation("ant-1@1"), Incarnation("ant-1@2")]
+    orders = Order(job_type="j", task_type="t", method="DUMMY", spec=DummySpec(), timeout_s=1.0)
+    guards = {
+        (life, shard): AttemptGuard(wardship, Assignment(_dispatch(life, shard), orders, DummyExecutor()))
+        for life in lives
+        for shard in (3, 4)
+    }
+
+    async def allowed() -> list[tuple[Incarnation, int]]:
+        found = []
+        for key, guard in guards.items():
+            with suppress(StartFailedError):
+                await guard.allow()
+                found.append(key)
+        return found
+
+    wardship.begin(lives[0])
+    assert await allowed() == []
+    wardship.prolong(lives[0], {3: SystemClock().boottime() + 60})
+    assert await allowed() == [(lives[0], 3)]
+    wardship.begin(lives[1])
+    assert await allowed() == []
+    await wardship.close()
+
+
+def _dispatch(life: Incarnation, shard: int) -> TaskDispatched:
+    raw = msgspec.Raw(b"")
+    return TaskDispatched(
+        job_id=JobId("job"), task_no=0, attempt=1, shard=shard, epoch=1, number=1, incarnation=life, order=raw
+    )
 
 
 async def test_a_second_ant_of_a_live_id_is_refused_and_told_who_holds_it(start: Start) -> None:
