@@ -1,12 +1,13 @@
 """Tar archives between the attempt's folder and a container. Blocking; call it in a thread.
 
-What comes out of a container is not trusted: only folders and files are taken, and nothing outside of the target.
+What comes out of a container is not trusted: only folders, files and links between them are taken, and nothing is
+written outside of the target. Who reads what a symlink leads to looks where that is, as for any task's folder.
 """
 
 import os
+import posixpath
 import shutil
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
@@ -22,27 +23,69 @@ def pack(folder: Path, file: IO[bytes]) -> int:
     return size
 
 
-def unpack(file: IO[bytes], folder: Path) -> None:
-    """Unpacks folders and files below ``folder``; links to files of the same archive become copies of their content.
+def unpack(file: IO[bytes], folder: Path) -> list[str]:
+    """Unpacks files and folders below ``folder``, and links that stay in it; returns the names of all else.
+
+    Links to files of the same archive become copies of their content. Symlinks are made last: nothing is written
+    through them.
 
     Raises:
-        tarfile.TarError: it is no archive, or half of one.
+        tarfile.TarError: it is no archive, half of one, or one that no tar would write.
         OSError: the disk is full, or two entries want the same path.
     """
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for member, path in _wanted(archive):
-            target = folder / path
-            if member.isdir():
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            source = archive.extractfile(member)
-            if source is None:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            with source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink, _COPY_BYTES)
-            target.chmod(0o700 if member.mode & 0o111 else 0o600)
+    try:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            return _unpack_all(archive, size, folder)
+    except (ValueError, OverflowError, KeyError, RecursionError) as exc:
+        raise tarfile.ReadError(f"an entry makes no sense: {exc!r}") from exc
+
+
+def _unpack_all(archive: tarfile.TarFile, size: int, folder: Path) -> list[str]:
+    left_out: list[str] = []
+    links: list[tuple[str, PurePosixPath, str]] = []
+    for member in archive:
+        path = PurePosixPath(member.name)
+        if not 0 <= member.size <= size:
+            raise tarfile.ReadError(f"{member.name!r} claims to have {member.size} bytes")
+        if path.is_absolute() or ".." in path.parts:
+            left_out.append(member.name)
+        elif member.issym():
+            links.append((member.name, path, member.linkname))
+        elif member.isdir():
+            (folder / path).mkdir(parents=True, exist_ok=True)
+        elif not _unpack_file(archive, member, folder / path):
+            left_out.append(member.name)
+    return left_out + [name for name, path, target in links if not _link(folder, path, target)]
+
+
+def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> bool:
+    """Writes a file; tells whether it is one."""
+    source = archive.extractfile(member) if member.isreg() or member.islnk() else None
+    if source is None:
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    with source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink, _COPY_BYTES)
+    target.chmod(0o700 if member.mode & 0o111 else 0o600)
+    return True
+
+
+def _link(folder: Path, path: PurePosixPath, target: str) -> bool:
+    """Makes a symlink unless it leads out of the folder, or is the folder; tells whether it did."""
+    inner = posixpath.normpath(posixpath.join(*path.parent.parts, target))
+    if not path.parts or posixpath.isabs(target) or inner.split("/")[0] == "..":
+        return False
+    place = folder / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    is_inside = place.parent.resolve().is_relative_to(folder.resolve())
+    if not is_inside or (place.is_dir() and not place.is_symlink()):
+        return False
+    place.unlink(missing_ok=True)
+    place.symlink_to(target)
+    return True
 
 
 def empty(folder: Path) -> None:
@@ -67,14 +110,6 @@ def _root(pattern: str) -> str:
             break
         parts.append(part)
     return "/".join(parts) or "."
-
-
-def _wanted(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath]]:
-    for member in archive:
-        path = PurePosixPath(member.name)
-        is_inside = not path.is_absolute() and ".." not in path.parts
-        if is_inside and (member.isdir() or member.isreg() or member.islnk()):
-            yield member, path
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

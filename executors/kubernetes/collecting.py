@@ -4,10 +4,14 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from executors.errors import CollectFailedError
 from executors.kubernetes.run import PodRun
 from executors.kubernetes.volumes import HOME_PATH
+
+#: How many names the log tells of what was left out.
+_NAMED: Final = 10
 
 
 async def collect(run: PodRun, paths: Sequence[str], *, with_results: bool) -> None:
@@ -21,17 +25,39 @@ async def collect(run: PodRun, paths: Sequence[str], *, with_results: bool) -> N
     has_results = mark is not None and mark.has_results and with_results
     if not paths and not has_outputs and not has_results:
         return
+    if not run.plan.has_script:
+        raise CollectFailedError(
+            "without a script nothing can be had of a pod's container when it has ended; give the task a script"
+        )
     if not run.can_be_collected:
         raise CollectFailedError("the task's container is gone, and what the task left in it too")
+    try:
+        await _bring(run, paths, has_outputs=has_outputs, has_results=has_results)
+    except CollectFailedError as exc:
+        if run.is_going:
+            raise CollectFailedError("the task's pod was taken away while its files were collected") from exc
+        raise
+
+
+async def _bring(run: PodRun, paths: Sequence[str], *, has_outputs: bool, has_results: bool) -> None:
     folder = run.plan.attempt.folder
     work = await asyncio.to_thread(folder.path)
     if has_outputs:
         await _get_outputs(run, folder.output_file)
     if has_results:
         await asyncio.to_thread(folder.result_dir.mkdir, parents=True, exist_ok=True)
-        await run.transfer.get(f"{HOME_PATH}/result", ["."], folder.result_dir)
+        await _say_left_out(
+            run, await run.transfer.get(f"{HOME_PATH}/result", ["."], folder.result_dir, is_emptied=True)
+        )
     if paths:
-        await run.transfer.get_selected(run.plan.work_path, paths, work)
+        await _say_left_out(run, await run.transfer.get_selected(run.plan.work_path, paths, work))
+
+
+async def _say_left_out(run: PodRun, names: list[str]) -> None:
+    for name in names[:_NAMED]:
+        await run.note(f"{name} of the container was left out: it is no file or folder, or leads out of the folder")
+    if len(names) > _NAMED:
+        await run.note(f"and {len(names) - _NAMED} more were left out")
 
 
 async def _get_outputs(run: PodRun, target: Path) -> None:
@@ -41,5 +67,5 @@ async def _get_outputs(run: PodRun, target: Path) -> None:
 
 
 def _place(brought: Path, target: Path) -> None:
-    if brought.is_file():
+    if brought.is_file() and not brought.is_symlink():
         brought.replace(target)

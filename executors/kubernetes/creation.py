@@ -68,7 +68,8 @@ class Creation:
         while is_unclear or not is_stopped():
             trouble: ExecutorError
             try:
-                if (pod := await self._try(is_stopped)) is not None:
+                pod = await (self._look() if is_stopped() else self._try(is_stopped))
+                if pod is not None:
                     self.uid = pod["metadata"]["uid"]
                     return pod
                 is_unclear = False
@@ -77,7 +78,7 @@ class Creation:
                 self._refused_s = self._refused_s or asyncio.get_running_loop().time()
                 if not self._may_pass(exc):
                     raise _refusal(exc) from exc
-                is_unclear, trouble = False, exc
+                trouble = exc  # which says nothing of an earlier request that got no answer
             except ApiUnreachableError as exc:
                 is_unclear, trouble = True, exc
             await self._note(f"the pod is not made yet, trying again: {trouble}")
@@ -92,7 +93,12 @@ class Creation:
         return exc.is_worth_retrying
 
     async def _try(self, is_stopped: Callable[[], bool]) -> Pod | None:
-        """Returns the pod, or None where another one of its name was in the way."""
+        """Returns the pod, or None where another one of its name was in the way.
+
+        Raises:
+            StartFailedError: the lease under which the attempt was accepted has ended.
+        """
+        await self._plan.attempt.guard.allow()
         path, query = self._cluster.pod_path(), [("fieldValidation", "Strict")]
         try:
             return await self._cluster.request("POST", path, query=query, body=self._manifest)
@@ -100,6 +106,19 @@ class Creation:
             if exc.reason != "AlreadyExists":
                 raise
         return await self._settle_former(is_stopped)
+
+    async def _look(self) -> Pod | None:
+        """Returns the pod that a request without an answer made, though it is not wanted any more; None: there is none.
+
+        One that is made later still, as soon as the server gets to it, is removed by the watch.
+        """
+        try:
+            pod = await self._cluster.request("GET", self._cluster.pod_path(self._name))
+        except ApiRefusedError as exc:
+            if exc.status == 404:
+                return None
+            raise
+        return pod if self.is_own(pod) else None
 
     async def _settle_former(self, is_stopped: Callable[[], bool]) -> Pod | None:
         """Returns the pod of this name if it is our own, after a lost answer; otherwise removes it.

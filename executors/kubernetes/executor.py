@@ -13,9 +13,10 @@ from executors.kubernetes.access import check_access
 from executors.kubernetes.cluster import Cluster
 from executors.kubernetes.collecting import collect
 from executors.kubernetes.errors import ApiRefusedError, ApiUnreachableError
-from executors.kubernetes.labels import left_selector, session_selector
-from executors.kubernetes.manifest import Plan, pod_manifest
+from executors.kubernetes.labels import session_selector
+from executors.kubernetes.manifest import Plan, has_script, pod_manifest
 from executors.kubernetes.options import KubernetesOptions
+from executors.kubernetes.reaper import Reaper
 from executors.kubernetes.run import PodRun
 from executors.kubernetes.starting import Patience
 from executors.kubernetes.watch import PodWatch
@@ -31,14 +32,16 @@ _QUOTED_LINES: Final = 5
 class KubernetesExecutor(Executor):
     """Runs each attempt in a pod of its own.
 
-    All attempts of a task have the same pod name, so that two never run at once, whatever became of the ant that ran
-    the former one. ``cleanup`` returns when the cluster has confirmed that the pod is gone.
+    All attempts of a task have the same pod name, so that two never run at once in one place, whatever became of the
+    ant that ran the former one; and a task never changes its place. ``cleanup`` returns when the cluster has confirmed
+    that the pod is gone.
     """
 
     methods = ("KUBERNETES",)
     is_elsewhere = True
 
     def __init__(self, options: ExecutorOptions | None = None) -> None:
+        self._after_limit_s = (options or ExecutorOptions()).shell_after_script_limit_s
         self._options: KubernetesOptions = (options or ExecutorOptions()).kubernetes
         self._cluster = Cluster(self._options.namespace, self._options.kubeconfig)
         self._session = secrets.token_hex(8)
@@ -46,6 +49,7 @@ class KubernetesExecutor(Executor):
         self._owner_reference: Mapping[str, str] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
+        self._reaper = Reaper(self._cluster, self._options.owner, self._session, self._is_wanted)
         self._watch = PodWatch(
             self._cluster,
             session_selector(self._session),
@@ -58,11 +62,16 @@ class KubernetesExecutor(Executor):
         """Proves that a cluster lets the ant make pods; removes what a former process of its owner left."""
         await self._cluster.open()
         await check_access(self._cluster)
+        self.place = await self._cluster.place()
         self._owner_reference = await self._own_pod()
-        if self._options.owner:
-            await self._remove_left()
+        await self._reaper.sweep()
+        self._reaper.start()
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch.run(), name="pod watch")
+
+    def lives_over(self, lives: Sequence[str]) -> None:
+        """Has the pods of lives removed that were counted lost."""
+        self._reaper.note_lost(lives)
 
     async def start(self, attempt: Attempt, sink: Sink) -> Run:
         """Has the pod made; what that needs is waited for in ``wait``."""
@@ -75,7 +84,8 @@ class KubernetesExecutor(Executor):
             session=self._session,
             token=secrets.token_hex(8),
             mark=secrets.token_hex(16),
-            has_inputs=attempt.folder.is_made,
+            has_inputs=attempt.folder.is_made and has_script(spec),
+            after_limit_s=self._after_limit_s,
             owner_reference=self._owner_reference,
         )
         manifest = pod_manifest(plan, self._options)
@@ -113,6 +123,7 @@ class KubernetesExecutor(Executor):
 
     async def close(self) -> None:
         """Ends the watch and all connections; what still runs is a later process's to remove."""
+        await self._reaper.close()
         watching, self._watching = self._watching, None
         tasks = {*self._errands, *([watching] if watching is not None else [])}
         for task in tasks:
@@ -125,17 +136,20 @@ class KubernetesExecutor(Executor):
         await self._cluster.close()
 
     def _on_pod(self, pod: Pod) -> None:
-        run = self._runs.get(pod["metadata"]["name"])
-        if run is not None and run.is_own(pod):
-            run.update(pod)
+        if self._is_wanted(pod):
+            self._runs[pod["metadata"]["name"]].update(pod)
         elif "deletionTimestamp" not in pod["metadata"]:
             # Made by a request that got no answer, after its attempt had been given up.
-            self._spawn(self._remove(pod))
+            self._spawn(self._reaper.remove(pod))
+
+    def _is_wanted(self, pod: Pod) -> bool:
+        """Whether a pod of this process belongs to an attempt that is not over."""
+        run = self._runs.get(pod["metadata"]["name"])
+        return run is not None and run.is_own(pod)
 
     def _on_gone(self, pod: Pod) -> None:
-        run = self._runs.get(pod["metadata"]["name"])
-        if run is not None and run.is_own(pod):
-            run.removed(pod)
+        if self._is_wanted(pod):
+            self._runs[pod["metadata"]["name"]].removed(pod)
 
     def _on_listed(self, names: frozenset[str]) -> None:
         for run in self._runs.values():
@@ -146,19 +160,6 @@ class KubernetesExecutor(Executor):
         task = asyncio.get_running_loop().create_task(errand)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
-
-    async def _remove_left(self) -> None:
-        query = [("labelSelector", left_selector(self._options.owner, self._session))]
-        answer = await self._cluster.request("GET", self._cluster.pod_path(), query=query)
-        await asyncio.gather(*(self._remove(pod) for pod in answer.get("items", ())))
-
-    async def _remove(self, pod: Pod) -> None:
-        """Has a pod removed that nobody waits for; its task's next attempt makes sure."""
-        options = {"gracePeriodSeconds": 1, "preconditions": {"uid": pod["metadata"]["uid"]}}
-        try:
-            await self._cluster.request("DELETE", self._cluster.pod_path(pod["metadata"]["name"]), body=options)
-        except (ApiRefusedError, ApiUnreachableError):
-            return
 
     async def _own_pod(self) -> Mapping[str, str] | None:
         """Returns the ant's own pod as the owner of those that it makes, where it runs in their namespace."""

@@ -11,6 +11,8 @@ MANAGER: Final = "formicary"
 OWNER: Final = "formicary/owner"
 SESSION: Final = "formicary/session"
 ATTEMPT: Final = "formicary/attempt"
+#: The life of the ant, as a digest: ants may have longer names than labels.
+LIFE: Final = "formicary/life"
 TASK_TYPE: Final = "formicary/task-type"
 JOB_ID: Final = "formicary/job-id"
 #: What marks the one pod that a process made for an attempt, so that it knows it again after a lost answer.
@@ -34,8 +36,14 @@ def label_value(text: str) -> str:
     return _NO_LABEL.sub("_", text)[:63].strip("_.-")
 
 
+def life_value(life: str) -> str:
+    """Returns the value of the label that names a life of an ant; empty for none."""
+    return hashlib.sha256(life.encode()).hexdigest()[:20] if life else ""
+
+
 def pod_labels(attempt: Attempt, owner: str, session: str) -> dict[str, str]:
     """Returns the labels of an attempt's pod."""
+    life = life_value(attempt.environment.get("FORMICARY_ANT", ""))
     return {
         MANAGED_BY: MANAGER,
         OWNER: label_value(owner),
@@ -43,6 +51,7 @@ def pod_labels(attempt: Attempt, owner: str, session: str) -> dict[str, str]:
         JOB_ID: label_value(attempt.job_id),
         TASK_TYPE: label_value(attempt.task_type),
         ATTEMPT: str(attempt.number),
+        **({LIFE: life} if life else {}),
     }
 
 
@@ -51,6 +60,6 @@ def session_selector(session: str) -> str:
     return f"{MANAGED_BY}={MANAGER},{SESSION}={session}"
 
 
-def left_selector(owner: str, session: str) -> str:
-    """Returns what selects the pods that other processes of an owner made."""
-    return f"{MANAGED_BY}={MANAGER},{OWNER}={label_value(owner)},{SESSION}!={session}"
+def managed_selector() -> str:
+    """Returns what selects the pods of all ants."""
+    return f"{MANAGED_BY}={MANAGER}"

@@ -44,6 +44,7 @@ class Plan:
     """What a pod is made from, beside its spec.
 
     ``mark`` begins the line by which the wrapper says that it ended. ``session`` names the process that makes the pod.
+    ``after_limit_s`` is the time that an ``after_script`` may take.
     """
 
     attempt: Attempt
@@ -52,6 +53,7 @@ class Plan:
     token: str
     mark: str
     has_inputs: bool = False
+    after_limit_s: float = 60.0
     owner_reference: Mapping[str, str] | None = None
 
     @property
@@ -62,7 +64,12 @@ class Plan:
     @property
     def has_script(self) -> bool:
         """Whether the wrapper runs the container, not the image's own command."""
-        return bool(self.spec.script or self.spec.before_script)
+        return has_script(self.spec)
+
+
+def has_script(spec: KubernetesSpec) -> bool:
+    """Whether a task brings lines of its own; without them nothing can be moved into or out of its container."""
+    return bool(spec.script or spec.before_script)
 
 
 def pod_manifest(plan: Plan, options: KubernetesOptions) -> dict[str, Json]:
@@ -141,7 +148,8 @@ def _command(plan: Plan) -> tuple[list[str], list[str]]:
     script = _pieces("\n".join((*spec.before_script, *spec.script)) + "\n")
     after = _pieces("\n".join(spec.after_script) + "\n" if spec.after_script else "")
     inputs = "in" if plan.has_inputs else ""
-    words = [_WRAPPER, "formicary", plan.mark, plan.work_path, inputs, str(len(script)), *script, *after]
+    limit = str(math.ceil(plan.after_limit_s))
+    words = [_WRAPPER, "formicary", plan.mark, plan.work_path, inputs, limit, str(len(script)), *script, *after]
     return [*entrypoint, "sh", "-c"], words
 
 

@@ -14,16 +14,19 @@ class Mark:
     has_memory_kills: bool
     has_outputs: bool
     has_results: bool
+    #: TERM came before the end: the cluster ends the container, though the pod's state may not say so yet.
+    is_terminated: bool = False
 
     @classmethod
     def read(cls, text: str) -> "Mark":
-        """Returns what the line says: exit code, memory kills, ``o`` for outputs and ``r`` for results."""
+        """Returns what the line says: exit code, memory kills, and letters of the wrapper."""
         code, kills, results = [*text.split(":"), "", ""][:3]
         return cls(
             exit_code=int(code) if code.isdigit() else 255,
             has_memory_kills=kills.isdigit() and int(kills) > 0,
             has_outputs="o" in results,
             has_results="r" in results,
+            is_terminated="t" in results,
         )
 
     def outcome(self) -> Outcome:

@@ -76,6 +76,11 @@ class PodRun:
         """Whether the container waits for its results to be collected."""
         return self._mark is not None and not self._is_removed and end_of(self._pod) is None
 
+    @property
+    def is_going(self) -> bool:
+        """Whether the pod was removed, or is about to be."""
+        return self._is_over() or disruption_of(self._pod) is not None
+
     def update(self, pod: Pod) -> None:
         """Takes a new state of the pod."""
         self._pod = pod
@@ -170,6 +175,8 @@ class PodRun:
         self._changes.announce()
 
     async def _run(self) -> Outcome:
+        if not self.plan.has_script and self.plan.attempt.folder.is_made:
+            await self.note("without a script the task gets no artifacts of earlier tasks and no caches")
         pod = await self._creation.run(lambda: self._stop_reason is not None)
         if pod is None:
             return self._stopped()
@@ -179,7 +186,13 @@ class PodRun:
         await self._changes.until(lambda: self._is_over() or has_main_started(self._pod), self._judge)
         if has_main_started(self._pod):
             await self._follow()
+        if self._mark is not None and self._mark.is_terminated and self._mark.exit_code != 0:
+            await self._changes.until(self._is_explained)
         return self._outcome()
+
+    def _is_explained(self) -> bool:
+        """Whether it is known who sent TERM; a script that sent it to the wrapper ends the container itself."""
+        return self._stop_reason is not None or self.is_going
 
     def _is_over(self) -> bool:
         return self._is_removed or end_of(self._pod) is not None

@@ -6,7 +6,15 @@ from typing import Any, Final
 
 from executors.errors import ServiceError
 from executors.kubernetes.options import KubernetesOptions
-from executors.kubernetes.status import CREATION, IMAGE, SCHEDULING, broken_service, obstacle_of, starting_services
+from executors.kubernetes.status import (
+    CREATION,
+    IMAGE,
+    SCHEDULING,
+    broken_service,
+    disruption_of,
+    obstacle_of,
+    starting_services,
+)
 from executors.specs import KubernetesSpec
 
 Pod = dict[str, Any]  # a pod as the cluster's JSON has it
@@ -41,8 +49,10 @@ class Patience:
         """Returns in how many seconds to look again; None: at the pod's next change.
 
         Raises:
-            ExecutorError: what keeps the pod from starting has lasted too long, or will last for ever.
+            ExecutorError: what keeps the pod from starting has lasted too long or will last for ever, or it is gone.
         """
+        if (taken_away := disruption_of(pod)) is not None:
+            raise taken_away  # which ends services too
         if (broken := broken_service(pod)) is not None:
             raise await self._service_error(*broken)
         obstacle = obstacle_of(pod)

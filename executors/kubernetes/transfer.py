@@ -54,8 +54,10 @@ class Transfer:
         if code != 0:
             raise StartFailedError(f"the task's inputs cannot be put into the container ({words}); {_TAR_WORDS}")
 
-    async def get(self, path: str, names: Sequence[str], folder: Path, *, is_emptied: bool = False) -> None:
+    async def get(self, path: str, names: Sequence[str], folder: Path, *, is_emptied: bool = False) -> list[str]:
         """Brings files and folders below ``path`` into a folder; what does not exist is left out.
+
+        Returns the names of what was there and was left out: what is neither file nor folder nor leads to one of them.
 
         Raises:
             CollectFailedError: they could not be had.
@@ -70,17 +72,17 @@ class Transfer:
             try:
                 if is_emptied:
                     await asyncio.to_thread(empty, folder)
-                await asyncio.to_thread(unpack, file, folder)
+                return await asyncio.to_thread(unpack, file, folder)
             except (OSError, tarfile.TarError) as exc:
                 raise CollectFailedError(f"what the task left cannot be unpacked: {exc}") from exc
 
-    async def get_selected(self, work_path: str, patterns: Sequence[str], folder: Path) -> None:
+    async def get_selected(self, work_path: str, patterns: Sequence[str], folder: Path) -> list[str]:
         """Brings what globs can select in the working directory; the folder then holds that and nothing else.
 
         Raises:
             CollectFailedError: it could not be had.
         """
-        await self.get(work_path, roots(tuple(patterns)), folder, is_emptied=True)
+        return await self.get(work_path, roots(tuple(patterns)), folder, is_emptied=True)
 
     async def interrupt(self) -> bool:
         """Has the script told to stop; tells whether that was possible.

@@ -9,9 +9,13 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+import structlog
+
 from executors.errors import ExecutorError
 from executors.kubernetes.cluster import Cluster
 from executors.kubernetes.errors import ApiRefusedError, ApiUnreachableError
+
+log = structlog.get_logger(__name__)
 
 Pod = dict[str, Any]  # a pod as the cluster's JSON has it
 
@@ -68,6 +72,10 @@ class PodWatch:
                 await self._rest(exc)
             except ApiUnreachableError as exc:
                 await self._rest(exc)
+            except Exception as exc:  # noqa: BLE001 - all attempts hang on it, whatever makes no sense or has a defect
+                log.error("pod_watch_stumbled", error=repr(exc))
+                self._version = None
+                await self._rest(ExecutorError(f"the watch stumbled: {exc!r}"))
 
     async def run_once(self) -> None:
         """Lists where there is no position to go on from, then watches until the server or the connection ends it.

@@ -1,10 +1,12 @@
 # The main process of a container that runs a script. Arguments:
-#   $1 begins the line, on both streams, that says "ended: EXIT_CODE:MEMORY_KILLS:RESULTS"
+#   $1 begins the line, on both streams, that says "ended: EXIT_CODE:MEMORY_KILLS:RESULTS"; RESULTS are letters: o for
+#      outputs, r for results, t where TERM came, by which the cluster ends containers
 #   $2 the working directory    $3 "in": wait until the inputs are there
-#   $4 how many arguments make up the script; these arguments; then those of the after_script
+#   $4 seconds that the after_script may take
+#   $5 how many arguments make up the script; these arguments; then those of the after_script
 # Afterwards it waits for TERM, so that what it leaves can be collected. USR1 ends the script only.
-home=/formicary mark=$1 work=$2 in=$3 count=$4
-shift 4
+home=/formicary mark=$1 work=$2 in=$3 limit=$4 count=$5
+shift 5
 umask 022
 echo $$ >"$home/pid" && mkdir -p "$home/result" "$home/tmp" "$work" && cd "$work" || exit 125
 while [ "$count" -gt 0 ]; do
@@ -55,8 +57,17 @@ if [ -z "$stopped" ]; then
   run "$home/script.sh"
   result=$?
 fi
+# A kill of everything spares the process that does it.
+end_after() {
+  sleep "$limit"
+  echo "after_script was ended: it took longer than $limit s" >&2
+  kill -TERM -1 2>/dev/null
+  nap
+  kill -KILL -1 2>/dev/null
+}
 if [ -s "$home/after.sh" ]; then
   kill -KILL -1 2>/dev/null
+  end_after </dev/null &
   run "$home/after.sh"
   after=$?
   [ "$after" -eq 0 ] || echo "after_script ended with exit code $after" >&2
@@ -65,6 +76,7 @@ kill -KILL -1 2>/dev/null
 results=
 [ ! -s "$home/output" ] || results=o
 [ -z "$(ls -A "$home/result" 2>/dev/null)" ] || results=${results}r
+[ -z "$left" ] || results=${results}t
 printf '\036%s:%s:%s:%s\n' "$mark" "$result" "$(memory_kills)" "$results"
 printf '\036%s:%s:%s:%s\n' "$mark" "$result" "$(memory_kills)" "$results" >&2
 until [ "$left" ]; do nap; done

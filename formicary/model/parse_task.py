@@ -80,6 +80,8 @@ class TaskKind:
         is_sound = method in ALL_METHOD_KEYS and len(problems) == count
         _check_values(values, path, problems)
         _check_reuse(method, values, path, problems)
+        if method == "KUBERNETES":
+            _check_pod(values, path, problems)
         spec = _spec(method, values) if is_sound else _NOTHING
         return _task(values, method, spec, path, problems)
 
@@ -172,6 +174,16 @@ def _check_reuse(method: str, values: Values, path: Path, problems: Problems) ->
     for no, beginning in enumerate(cache.get("restore_keys", ())):
         if not beginning.strip():
             problems.add((*here, "restore_keys", no), "is empty", "write how the keys begin")
+
+
+def _check_pod(values: Values, path: Path, problems: Problems) -> None:
+    """Without a script the image's own command runs, and nothing can be had of a pod's container that has ended."""
+    if values.get("script") or values.get("before_script"):
+        return
+    for word in ("artifacts", "cache"):
+        if values.get(word, {}).get("paths"):
+            message = f"{word} of a pod are collected by its script, and there is none"
+            problems.add((*path, word), message, "give the task a script that runs the command", at_key=True)
 
 
 def retry_policy(values: Values) -> RetryPolicy:

@@ -151,6 +151,7 @@ podLogsDir: $RUN/podlogs
 shutdownGracePeriod: 0s
 containerLogMaxSize: 1Mi
 containerLogMonitorInterval: 3s
+volumeStatsAggPeriod: 2s
 X
 start kubelet $N "$BIN/kubelet" --config "$RUN/kubelet.yaml" --kubeconfig "$RUN/kubelet.kubeconfig" \
   --hostname-override node1 --node-ip $NODE_IP --root-dir "$RUN/kubelet" --cert-dir "$RUN/pki/kubelet"

@@ -85,6 +85,11 @@ class ClusterUnderTest:
         pod: dict[str, Json] = json.loads(await self.kubectl("get", "pod", run.handle.name, "-o", "json"))
         return pod
 
+    async def events_of(self, run: Run) -> str:
+        """Returns why things happened to the pod of a run, as the cluster's own parts reported them."""
+        selected = f"involvedObject.name={run.handle.name}"
+        return await self.kubectl("get", "events", "--field-selector", selected, "-o", "jsonpath={.items[*].reason}")
+
     async def apply(self, *manifests: dict[str, Json]) -> None:
         await self.kubectl(
             "apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
@@ -152,7 +157,7 @@ def _is_locked(descriptor: int) -> bool:
 
 @pytest.fixture(scope="module")
 def options(cluster: ClusterUnderTest) -> KubernetesOptions:
-    return KubernetesOptions(kubeconfig=cluster.agent, owner="tests", image_timeout_s=3, schedule_timeout_s=3)
+    return KubernetesOptions(kubeconfig=cluster.agent, image_timeout_s=3, schedule_timeout_s=3)
 
 
 MakeExecutor = Callable[..., Awaitable[KubernetesExecutor]]
@@ -163,8 +168,9 @@ async def make_executor(options: KubernetesOptions) -> AsyncIterator[MakeExecuto
     """Makes executors, each a process of its own as far as the cluster can tell."""
     made: list[KubernetesExecutor] = []
 
-    async def make(**changes: Any) -> KubernetesExecutor:
-        executor = KubernetesExecutor(ExecutorOptions(kubernetes=replace(options, **changes)))
+    async def make(*, after_limit_s: float = 60.0, **changes: Any) -> KubernetesExecutor:
+        own = replace(options, **{"owner": f"tests-{len(made)}", **changes})
+        executor = KubernetesExecutor(ExecutorOptions(kubernetes=own, shell_after_script_limit_s=after_limit_s))
         made.append(executor)
         await executor.check()
         return executor
@@ -177,7 +183,7 @@ async def make_executor(options: KubernetesOptions) -> AsyncIterator[MakeExecuto
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def executor(make_executor: MakeExecutor) -> KubernetesExecutor:
-    return await make_executor()
+    return await make_executor(owner="tests")
 
 
 @pytest.fixture
@@ -225,6 +231,17 @@ Begin = Callable[..., Awaitable[Run]]
 @pytest.fixture
 def begin(request: pytest.FixtureRequest, executor: KubernetesExecutor, tmp_path: Path) -> Begin:
     """Starts an attempt of a task of its own, unless told of which, with a sink of its own."""
+    return beginner(executor, tmp_path, request.node.name[:40])
+
+
+@pytest.fixture(scope="module")
+def begin_early(executor: KubernetesExecutor, tmp_path_factory: pytest.TempPathFactory) -> Begin:
+    """As ``begin``, for what several tests of a module look at, or what takes its time while others run."""
+    return beginner(executor, tmp_path_factory.mktemp("early"), "early")
+
+
+def beginner(executor: KubernetesExecutor, folder: Path, name: str) -> Begin:
+    """Returns what starts attempts by an executor, unless told by which."""
     count = 0
 
     async def start(
@@ -235,14 +252,21 @@ def begin(request: pytest.FixtureRequest, executor: KubernetesExecutor, tmp_path
         by: KubernetesExecutor | None = None,
         task_type: str = "",
         number: int = 1,
+        life: str = "",
         inputs: dict[str, bytes] | None = None,
     ) -> Run:
         nonlocal count
         count += 1
-        folder = tmp_path / str(count) / "work"
-        attempt = make_attempt(spec, folder, task_type=task_type or f"{request.node.name[:40]}-{count}", number=number)
-        for name, data in (inputs or {}).items():
-            target = attempt.folder.path() / name
+        attempt = make_attempt(
+            spec,
+            folder / str(count) / "work",
+            task_type=task_type or f"{name}-{count}",
+            number=number,
+            environment={"FORMICARY_ANT": life} if life else None,
+            guard=guard,
+        )
+        for path, data in (inputs or {}).items():
+            target = attempt.folder.path() / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
         return await (by or executor).start(attempt, sink or CollectingSink())

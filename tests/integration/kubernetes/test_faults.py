@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from executors.base import Outcome, Reason, Run, Stream
-from executors.errors import CollectFailedError, EvictedError, ExecutorError, StartFailedError
+from executors.errors import EvictedError, ExecutorError, StartFailedError
 from executors.kubernetes.cluster import Cluster
 from executors.kubernetes.executor import KubernetesExecutor
 from executors.kubernetes.options import KubernetesOptions
@@ -29,38 +32,57 @@ HEARD = b"\n"
 COUNTED = "".join(f"line {number}\n" for number in range(40)).encode()
 
 
-async def test_killing_the_api_server_in_the_middle_costs_no_line_and_no_exit_code(
-    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
-) -> None:
-    sinks = [Listener() for _ in range(3)]
-    runs = [await begin(script(*COUNTING), sink) for sink in sinks]
+@dataclass(frozen=True)
+class Outage:
+    """What became of some runs while the API server was dead for a while."""
+
+    sinks: list[Listener]
+    outcomes: list[Outcome]
+    stopped: Run
+    unmade: Run
+    has_stop_waited: bool
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def outage(cluster: ClusterUnderTest, executor: KubernetesExecutor, begin_early: Begin) -> Outage:
+    """Kills the API server while three tasks run; one that runs and one that has no pod yet are stopped meanwhile."""
+    sinks = [Listener() for _ in range(4)]
+    counting = [await begin_early(script(*COUNTING), sink) for sink in sinks[1:]]
+    stopped = await begin_early(script("echo ready", "sleep 60"), sinks[0])
     await asyncio.gather(*(sink.heard(HEARD) for sink in sinks))
 
     await cluster.kill("apiserver")
-    late = await begin(script("echo late"))
-    await cluster.start("apiserver")
-
-    outcomes = await asyncio.gather(*(finish(executor, run) for run in [*runs, late]))
-    assert [outcome.exit_code for outcome in outcomes] == [3, 3, 3, 0]
-    assert [sink.text() for sink in sinks] == [COUNTED] * 3
-
-
-async def test_stop_and_cleanup_outlast_a_dead_api_server(
-    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
-) -> None:
-    sink = Listener()
-    run = await begin(script("echo ready", "sleep 60"), sink)
-    await sink.heard(HEARD)
-    await cluster.kill("apiserver")
-
-    stopping = asyncio.create_task(executor.stop(run, 0, Reason.CANCELLED))
-    assert await asyncio.wait({stopping}, timeout=0.5) == (set(), {stopping}), "nobody can know that it ended"
+    late, unmade = await begin_early(script("echo late")), await begin_early(script("sleep 60"))
+    stopping = asyncio.gather(*(executor.stop(each, 0, Reason.CANCELLED) for each in (stopped, unmade)))
+    has_stop_waited = await asyncio.wait({stopping}, timeout=0.5) == (set(), {stopping})
     await cluster.start("apiserver")
     await stopping
 
-    assert (await executor.wait(run)).reason is Reason.CANCELLED
-    await executor.cleanup(run)
-    assert await cluster.names() & {run.handle.name} == set()
+    outcomes = await asyncio.gather(*(finish(executor, run) for run in [*counting, late]))
+    return Outage(sinks[1:], outcomes, stopped, unmade, has_stop_waited)
+
+
+async def test_killing_the_api_server_in_the_middle_costs_no_line_and_no_exit_code(outage: Outage) -> None:
+    assert [outcome.exit_code for outcome in outage.outcomes] == [3, 3, 3, 0]
+    assert [sink.text() for sink in outage.sinks] == [COUNTED] * 3
+
+
+async def test_stop_and_cleanup_outlast_a_dead_api_server(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, outage: Outage
+) -> None:
+    runs = outage.stopped, outage.unmade
+
+    assert outage.has_stop_waited, "nobody can know that it ended"
+    assert [(await executor.wait(run)).reason for run in runs] == [Reason.CANCELLED] * 2
+    await asyncio.gather(*(executor.cleanup(run) for run in runs))
+    assert await cluster.names() & {run.handle.name for run in runs} == set()
+
+
+async def test_a_task_that_was_stopped_before_it_had_a_pod_never_gets_one(
+    cluster: ClusterUnderTest, outage: Outage
+) -> None:
+    assert "Scheduled" in await cluster.events_of(outage.stopped)
+    assert await cluster.events_of(outage.unmade) == ""
 
 
 async def test_killing_the_kubelet_in_the_middle_costs_no_line_and_no_exit_code(
@@ -79,27 +101,32 @@ async def test_killing_the_kubelet_in_the_middle_costs_no_line_and_no_exit_code(
     assert sink.text() == COUNTED
 
 
-async def test_an_expired_position_of_the_watch_is_answered_by_a_list(
-    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+async def test_an_expired_position_and_a_listener_that_stumbles_are_answered_by_a_list(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin, outage: Outage
 ) -> None:
+    """An API server that was started anew knows no old positions."""
     run = await begin(script("sleep 60"))
     await cluster.exists(run)
     seen: asyncio.Queue[str] = asyncio.Queue()
     troubles: list[ExecutorError] = []
     connection = Cluster(kubeconfig=cluster.agent)
     await connection.open()
+
+    defects = [KeyError("no such thing")]
+
+    def stumble_once(pod: dict[str, Any]) -> None:
+        if defects:
+            raise defects.pop()
+
     watch = PodWatch(
         connection,
         "app.kubernetes.io/managed-by=formicary",
-        on_pod=lambda pod: seen.put_nowait(pod["metadata"]["name"]),
+        on_pod=stumble_once,
         on_gone=lambda pod: None,
         on_listed=lambda names: seen.put_nowait(f"listed {len(names) > 0}"),
         on_trouble=troubles.append,
         version="1",
     )
-    await cluster.kill("apiserver")
-    await cluster.start("apiserver")
-
     watching = asyncio.create_task(watch.run())
     async with asyncio.timeout(30):
         while await seen.get() != "listed True":
@@ -108,6 +135,7 @@ async def test_an_expired_position_of_the_watch_is_answered_by_a_list(
 
     await connection.close()
     assert all("410" not in str(trouble) for trouble in troubles)
+    assert [str(trouble) for trouble in troubles if "stumbled" in str(trouble)] != []
     await executor.stop(run, 0, Reason.CANCELLED)
     let_go(executor, run)
 
@@ -129,39 +157,6 @@ async def test_a_log_that_is_rotated_arrives_whole(
     numbers = [int(line.split()[0]) for line in sink.text().splitlines()]
     assert numbers == list(range(lines))
     assert sink.sizes[Stream.STDOUT] == sum(len(str(number)) + 10002 for number in range(lines))
-
-
-async def test_a_pod_that_somebody_deletes_ends_its_attempt_as_evicted(
-    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
-) -> None:
-    waiting = await begin(script("true", node_selector={"disk": "golden"}, schedule_timeout_s=60.0))
-    sinks = Listener(), Listener()
-    running = await begin(script("echo ready", "sleep 60"), sinks[0])
-    stubborn = await begin(script("echo ready", "trap '' TERM", "while :; do sleep 1; done"), sinks[1])
-    await asyncio.gather(cluster.exists(waiting), *(sink.heard(b"ready") for sink in sinks))
-    runs = [waiting, running, stubborn]
-
-    names = [run.handle.name for run in runs]
-    await cluster.kubectl("delete", "pod", *names, "--wait=false", "--grace-period=2")
-
-    async with asyncio.timeout(30):
-        errors = await asyncio.gather(*(finish(executor, run) for run in runs), return_exceptions=True)
-    assert [type(error) for error in errors] == [EvictedError] * 3
-    assert all("deleted the pod" in str(error) for error in errors)
-
-
-async def test_a_pod_deleted_while_it_waits_to_be_collected_says_what_is_lost(
-    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
-) -> None:
-    run = await begin(script("echo a > kept"))
-    outcome: Outcome = await executor.wait(run)
-    await cluster.kubectl("delete", "pod", run.handle.name)
-
-    with pytest.raises(CollectFailedError, match="gone"):
-        await executor.collect(run, ["kept"], with_results=True)
-
-    assert outcome.is_success
-    await executor.cleanup(run)
 
 
 async def test_a_drained_node_evicts_with_its_reason(

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from executors.base import Reason, Stream
-from executors.errors import ExecutorError, ImageError, SpecRefusedError, StartFailedError, UnschedulableError
+from executors.errors import (
+    CollectFailedError,
+    ExecutorError,
+    ImageError,
+    SpecRefusedError,
+    StartFailedError,
+    UnschedulableError,
+)
 from executors.kubernetes.executor import KubernetesExecutor
 from executors.specs import ContainerSpec, EnvironmentSourceSpec, KubernetesSpec
 from executors.testing import CollectingSink
@@ -55,6 +62,22 @@ async def test_before_script_shares_the_shell_and_after_script_changes_no_result
     assert b"after_script ended with exit code 4\n" in sink.text()
 
 
+async def test_an_after_script_that_does_not_end_is_ended(make_executor: MakeExecutor, begin: Begin) -> None:
+    executor = await make_executor(after_limit_s=1)
+    sink = CollectingSink()
+    spec = script("echo a > kept; exit 3", after_script=("trap '' TERM; echo begun", "while :; do sleep 60; done"))
+
+    run = await begin(spec, sink, by=executor)
+    outcome = await executor.wait(run)
+    await executor.collect(run, ["kept"], with_results=True)
+    let_go(executor, run)
+
+    assert outcome.exit_code == 3
+    assert b"begun\n" in sink.text()
+    assert b"after_script was ended: it took longer than 1 s\n" in sink.text()
+    assert (run.attempt.folder.path() / "kept").read_text() == "a\n"
+
+
 async def test_output_that_is_json_or_no_text_or_ends_without_a_newline_comes_as_it_was(
     executor: KubernetesExecutor, begin: Begin
 ) -> None:
@@ -79,10 +102,13 @@ async def test_without_a_script_the_images_own_command_runs(executor: Kubernetes
     sink = CollectingSink()
     container = ContainerSpec(image=IMAGE, entrypoint=("echo", "$HOME"), command=("$(HOME)", "$$"))
 
-    outcome = await finish(executor, await begin(KubernetesSpec(container=container), sink))
+    run = await begin(KubernetesSpec(container=container), sink, inputs={"given": b"given"})
+    assert (await finish(executor, run)).is_success
 
-    assert outcome.is_success
     assert sink.text() == b"$HOME $(HOME) $$\n"
+    assert b"without a script the task gets no artifacts" in sink.text(Stream.SYSTEM)
+    with pytest.raises(CollectFailedError, match="give the task a script"):
+        await executor.collect(run, ["a"], with_results=True)
 
 
 async def test_without_a_script_exit_code_and_stop_work_too(executor: KubernetesExecutor, begin: Begin) -> None:
@@ -174,7 +200,8 @@ async def test_inputs_arrive_and_what_is_left_is_brought_back(
     big = bytes(range(256)) * 20_000
     spec = script(
         "cat in/greeting; cat in/big.bin > out.bin; mkdir -p build/deep && echo made > build/deep/file",
-        "ln -s /etc/passwd build/link; echo row_count=3 >> $FORMICARY_OUTPUT",
+        "ln -s /etc/passwd build/fout; ln -s deep/file build/fin; mkfifo build/fifo",
+        "echo row_count=3 >> $FORMICARY_OUTPUT",
         "echo report > $FORMICARY_RESULT_DIR/r.txt",
         "mkdir scratch && head -c 3000000 /dev/zero > scratch/big",
     )
@@ -190,10 +217,15 @@ async def test_inputs_arrive_and_what_is_left_is_brought_back(
     folder = run.attempt.folder
     work = folder.path()
     assert (work / "out.bin").read_bytes() == big
-    assert sorted(str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()) == [
+    assert sorted(str(path.relative_to(work)) for path in work.rglob("*") if not path.is_dir()) == [
         "build/deep/file",
+        "build/fin",
         "out.bin",
     ]
+    assert (work / "build" / "fin").read_text() == "made\n"
+    said = sink.text(Stream.SYSTEM)
+    assert b"build/fout of the container was left out" in said
+    assert b"build/fifo of the container was left out" in said
     assert folder.output_file.read_text() == "row_count=3\n"
     assert (folder.result_dir / "r.txt").read_text() == "report\n"
 

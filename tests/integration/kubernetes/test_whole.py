@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from executors.specs import ServiceSpec
 from tests.integration.kubernetes.conftest import (
@@ -100,14 +102,15 @@ async def run_example(**environment: str) -> dict[str, Any]:
     return job
 
 
-async def test_the_example_runs_from_the_command_line(cluster: ClusterUnderTest, tmp_path: Path) -> None:
-    job = await run_example(KUBECONFIG=cluster.agent, FORMICARY_HOME=str(tmp_path))
-
-    tasks = {task["task_type"]: task for task in job["tasks"]}
-    assert {name: task["state"] for name, task in tasks.items()} == dict.fromkeys(tasks, "COMPLETED")
-    assert tasks["measure"]["outputs"] == {"words": 20}
-    assert [artifact["name"] for artifact in tasks["report"]["artifacts"]] == ["result/report.txt"]
-    assert await cluster.pods() == []
+@pytest_asyncio.fixture(loop_scope="module", scope="module", autouse=True)
+async def example(
+    cluster: ClusterUnderTest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator["asyncio.Task[dict[str, Any]]"]:
+    """The example, which runs while the other tests do."""
+    home = tmp_path_factory.mktemp("home")
+    running = asyncio.create_task(run_example(KUBECONFIG=cluster.agent, FORMICARY_HOME=str(home)))
+    yield running
+    await asyncio.wait({running})
 
 
 def kubeconfig(like: Path, token: str, path: Path) -> Path:
@@ -140,3 +143,16 @@ async def test_the_role_of_the_docs_is_all_that_an_ant_needs(
     assert outcome.is_success
     assert (run.attempt.folder.path() / "taken").read_bytes() == b"given"
     await cluster.kubectl("delete", "namespace", "formicary", "--wait=false")
+
+
+async def test_the_example_runs_from_the_command_line(
+    cluster: ClusterUnderTest, example: "asyncio.Task[dict[str, Any]]"
+) -> None:
+    job = await example
+
+    tasks = {task["task_type"]: task for task in job["tasks"]}
+    assert {name: task["state"] for name, task in tasks.items()} == dict.fromkeys(tasks, "COMPLETED")
+    assert tasks["measure"]["outputs"] == {"words": 20}
+    assert [artifact["name"] for artifact in tasks["report"]["artifacts"]] == ["result/report.txt"]
+    left = [pod for pod in await cluster.pods() if pod["metadata"]["labels"]["formicary/job-id"] == job["id"]]
+    assert left == []

@@ -47,22 +47,68 @@ def test_what_is_packed_is_what_is_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/etc/outside", "../outside", "a/../../outside"])
-def test_what_would_lie_outside_is_left_out(tmp_path: Path, name: str) -> None:
+def test_what_would_lie_outside_is_left_out_and_named(tmp_path: Path, name: str) -> None:
     target = tmp_path / "target"
     target.mkdir()
 
-    unpack(archive_of((name, b"x"), ("inside", b"y")), target)
+    left_out = unpack(archive_of((name, b"x"), (name, "inside"), ("inside", b"y")), target)
 
+    assert left_out == [name, name]
     assert files_in(tmp_path) == {"target/inside": b"y"}
 
 
+def test_links_that_stay_inside_come_along_and_the_others_are_named(tmp_path: Path) -> None:
+    links = (("newest", "build/2"), ("build/up", "../file"), ("out", "build/../.."), ("passwd", "/etc/passwd"))
+
+    left_out = unpack(archive_of(*links, ("build/2/a", b"a"), ("file", b"f")), tmp_path)
+
+    assert left_out == ["out", "passwd"]
+    assert {
+        str(path.relative_to(tmp_path)): str(path.readlink()) for path in tmp_path.rglob("*") if path.is_symlink()
+    } == {
+        "newest": "build/2",
+        "build/up": "../file",
+    }
+
+
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
-    target = tmp_path / "target"
+    target, other = tmp_path / "target", tmp_path / "other"
     target.mkdir()
+    other.mkdir()
+    (target / "there").symlink_to(other)
 
-    unpack(archive_of(("link", ".."), ("link/outside", b"x"), ("passwd", "/etc/passwd")), target)
+    left_out = unpack(archive_of(("link", "."), ("link/file", b"x"), ("there/link", "x")), target)
 
-    assert files_in(tmp_path) == {"target/link/outside": b"x"}
+    assert left_out == ["link", "there/link"]
+    assert files_in(tmp_path) == {"target/link/file": b"x"}
+    assert list(other.iterdir()) == []
+
+
+def hostile(at: dict[int, bytes]) -> io.BytesIO:
+    """Returns an archive with one file whose header has been tampered with."""
+    member = tarfile.TarInfo("file")
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    for offset, data in at.items():
+        header[offset : offset + len(data)] = data
+    checksum = 256 + sum(header[:148]) + sum(header[156:512])
+    header[148:156] = b"%06o\0 " % checksum
+    return io.BytesIO(bytes(header) + bytes(10240))
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param({124: b"\x80" + b"\x7f" * 11}, id="a size beyond all numbers"),
+        pytest.param({124: b"\xff" * 12}, id="a negative size"),
+        pytest.param({156: b"1", 157: b"absent"}, id="a link to what is not there"),
+        pytest.param({156: b"1", 157: b"file"}, id="a link to itself"),
+        pytest.param({156: b"S", 386: b"00000000000\0" * 2, 483: b"77777777777\0"}, id="a file of holes"),
+        pytest.param({156: b"x", 124: b"00000000014\0"}, id="an extended header of zeros"),
+    ],
+)
+def test_an_archive_that_no_tar_would_write_is_one_kind_of_error(tmp_path: Path, at: dict[int, bytes]) -> None:
+    with pytest.raises((tarfile.TarError, OSError)):
+        unpack(hostile(at), tmp_path)
 
 
 def test_no_set_user_id_bit_comes_along(tmp_path: Path) -> None:

@@ -263,6 +263,20 @@ def test_resources_stay_within_the_ants_bounds(
     }
 
 
+def test_the_ants_most_is_a_limit_and_reserves_nothing() -> None:
+    """A cluster takes a limit for the request too, where no request is written."""
+    most = KubernetesOptions(cpu_max="64", memory_max="512Gi")
+
+    unsaid = main_of(pod_of(changed(container={}), most))["resources"]
+    said = main_of(pod_of(changed(container={"cpu_limit": "2", "memory_request": "1Mi"}), most))["resources"]
+
+    assert unsaid == {
+        "requests": {"cpu": "0m", "memory": "0"},
+        "limits": {"cpu": "64000m", "memory": "549755813888"},
+    }
+    assert said == {"requests": {"memory": "1048576"}, "limits": {"cpu": "2000m", "memory": "549755813888"}}
+
+
 @pytest.mark.parametrize("key", ["cpu_limit", "cpu_request", "memory_limit", "memory_request"])
 def test_more_than_the_ants_most_is_refused(key: str) -> None:
     value = "3" if key.startswith("cpu") else "2Gi"

@@ -116,6 +116,7 @@ def test_a_pod_without_a_node_says_why() -> None:
         ("0:0:", Mark(0, False, False, False)),
         ("137:2:or", Mark(137, True, True, True)),
         ("3::r", Mark(3, False, False, True)),
+        ("143:0:ot", Mark(143, False, True, False, is_terminated=True)),
         ("nonsense", Mark(255, False, False, False)),
     ],
 )

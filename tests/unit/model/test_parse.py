@@ -247,6 +247,8 @@ def test_an_error_names_file_place_path_and_the_nearest_word(only_problem: OnlyP
         ("method: SHELL, script: x, cache: {paths: [a]}", "the cache has no key"),
         ("method: SHELL, script: x, cache: {key: k}", '"paths" is missing'),
         ("method: SHELL, script: x, cache: {key: k, paths: a, restore_keys: ['']}", "is empty"),
+        ("method: KUBERNETES, container: {image: i}, artifacts: {paths: [a]}", "give the task a script"),
+        ("method: KUBERNETES, container: {image: i}, cache: {key: k, paths: a}", "cache of a pod are collected"),
         ("method: DUMMY, cache: {key: k, paths: a}", "no working directory to cache; use it with SHELL"),
         ("method: SHELL, script: x, cache: {key: '{{ tasks.other.state }}', paths: a}", 'no task "other" exists'),
         ("method: DUMMY, artifacts: {when: onSucces}", 'did you mean "onSuccess"?'),
