@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
+# As many processes run the tests at once; most tests wait more than they compute.
+PYTEST_PROCESSES ?= 3
 BENCH_ARGS ?=
 SEED ?= 1
 BROKER ?= redis
@@ -28,7 +30,7 @@ demo: $(VENV)/.installed ## run the ETL example here and say where its result li
 	@$(BIN)/python docs/examples/demo.py
 
 test: lint ## everything that must pass: lint, types, import rules, tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_PROCESSES) $(PYTEST_ARGS)
 
 test-kubernetes: $(VENV)/.installed-dev ## KUBERNETES, against a real cluster that is built, started and ended; needs root
 	scripts/servers.d/kubernetes/build.sh

@@ -2,11 +2,11 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,11 +36,17 @@ def is_one_line(text: str) -> bool:
 def test_help_is_quick() -> None:
     durations = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = processor_seconds()
         assert formicary("--help").returncode == 0
-        durations.append(time.perf_counter() - start)
+        durations.append(processor_seconds() - start)
 
     assert min(durations) < HELP_S
+
+
+def processor_seconds() -> float:
+    """Returns what the children of this process have taken: it does not depend on what else the machine does."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -341,10 +341,10 @@ def test_a_reference_to_a_task_that_does_not_exist_is_a_mistake(only_problem: On
 
 def test_a_flood_of_mistakes_is_cut_off_quickly(problems: Problems) -> None:
     text = job_of("".join(f"  - {{task_type: t{n}, method: DUMMY, on_completed: x{n}}}\n" for n in range(5000)))
-    began = time.perf_counter()
+    began = time.process_time()
     found = problems(text)
     assert found[-1].message == "and 4900 more mistakes"
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_thousand_tasks_are_parsed_in_half_a_second() -> None:
@@ -352,9 +352,9 @@ def test_a_thousand_tasks_are_parsed_in_half_a_second() -> None:
         "  - {task_type: t0, method: DUMMY}\n"
         + "".join(f"  - {{task_type: t{n}, method: DUMMY, dependencies: [t{n - 1}]}}\n" for n in range(1, 1000))
     )
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(parse_definition(text).tasks) == 1000
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_the_time_to_parse_grows_no_faster_than_the_tasks() -> None:

@@ -35,19 +35,19 @@ def test_merge_keys_add_what_is_not_written() -> None:
 
 def test_a_ten_megabyte_document_is_refused_in_milliseconds(only_problem: OnlyProblem) -> None:
     document = b"job_type: a\n" + b"# x\n" * 2_600_000
-    began = time.perf_counter()
+    began = time.process_time()
     problem = only_problem(document)
     assert "the document has 10,400,012 bytes" in problem.message
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1
 
 
 def test_billion_laughs_are_refused_at_once(only_problem: OnlyProblem) -> None:
     lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    began = time.perf_counter()
+    began = time.process_time()
     problem = only_problem("\n".join(lines))
     assert "aliases" in problem.message
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_an_alias_within_its_own_anchor_is_refused(only_problem: OnlyProblem) -> None:

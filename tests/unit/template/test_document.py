@@ -1,4 +1,5 @@
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -11,11 +12,12 @@ ENDLESS = "{% for i in range(4000000) %}{% if i == -1 %}{% endif %}{% endfor %}"
 
 
 def worker_ids() -> set[str]:
-    """The live worker processes of documents, zombies left out."""
+    """The live worker processes of documents that this process started, zombies left out."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if b"document_worker" in (folder / "cmdline").read_bytes():
+            is_ours = int((folder / "stat").read_text().rpartition(") ")[2].split()[1]) == os.getpid()
+            if is_ours and b"document_worker" in (folder / "cmdline").read_bytes():
                 found.add(folder.name)
         except OSError:
             continue
