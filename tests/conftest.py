@@ -6,6 +6,7 @@ together; most of it waits more than it computes.
 """
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +31,9 @@ FIRST = (
     "tests/integration",
 )
 
+# In the background of a shell an interrupt is ignored, also by whatever is started: some tests send one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Kafka and Pulsar live for minutes here: compiling them well would cost more than it saves.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 

@@ -359,6 +359,9 @@ def test_a_thousand_tasks_are_parsed_in_half_a_second() -> None:
 
 def test_the_time_to_parse_grows_no_faster_than_the_tasks() -> None:
     def seconds(count: int) -> float:
+        return min(once(count) for _ in range(2))  # the processor may have other things to do
+
+    def once(count: int) -> float:
         lines = [f"  - {{task_type: t{n}, method: DUMMY, dependencies: [t{n - 1}]}}\n" for n in range(1, count)]
         text = job_of("  - {task_type: t0, method: DUMMY}\n" + "".join(lines))
         began = time.process_time()
