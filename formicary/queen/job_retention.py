@@ -119,6 +119,8 @@ class JobRetention(Service):
             keys = await self._jobs.log_keys(job_ids)
             if keys and await self._contents.is_alone():
                 await each(keys, self._store.delete)
-            await self._contents.collect(await self._jobs.clear(job_ids))
+            while contents := await self._jobs.let_go(job_ids):
+                await self._contents.collect(contents)
+            await self._jobs.clear(job_ids)
             if not await self._jobs.forget(job_ids):
                 break

@@ -107,7 +107,7 @@ class Retention(Service):
     async def sweep(self) -> Swept:
         """Looks at the whole store; says before that this colony lives."""
         await self.open()
-        while len(await self._references.unpin(BATCH)) == BATCH:
+        while len(await self._references.unpin(BATCH)) >= BATCH:
             pass
         swept = await self._sweeper.sweep()
         CONTENTS_DELETED.inc(swept.deleted_count)

@@ -43,9 +43,7 @@ DELETE FROM artifacts a USING found f
 WHERE a.job_id = f.job_id AND a.task_no = f.task_no AND a.attempt = f.attempt AND a.name = f.name RETURNING a.sha256"""
 
 #: Where other rows of a job are.
-_TABLES: Final = (
-    *("task_logs", "log_part_attempts", "log_parts", "tasks", "task_attempts", "job_history", "job_commands"),
-)
+_TABLES: Final = "task_logs", "log_part_attempts", "log_parts", "tasks", "task_attempts", "job_history", "job_commands"
 _ROWS = """
 WITH gone AS (DELETE FROM {0} WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {0} WHERE job_id = ANY ($1::uuid[]) LIMIT $2)) RETURNING 1)
@@ -91,15 +89,15 @@ class EndedJobs:
         rows = await self._database.fetch("SELECT key FROM log_parts WHERE job_id = ANY ($1::uuid[])", job_ids)
         return [row["key"] for row in rows]
 
-    async def clear(self, job_ids: Sequence[JobId]) -> list[str]:
-        """Deletes all other rows of deleted jobs; returns the contents of which references went."""
-        contents: list[str] = []
-        while gone := await self._database.fetch(_ARTIFACTS, job_ids, ROWS):
-            contents += [row["sha256"] for row in gone]
+    async def let_go(self, job_ids: Sequence[JobId]) -> list[str]:
+        """Removes some of the references of deleted jobs, none where no more are left; returns their contents."""
+        return [row["sha256"] for row in await self._database.fetch(_ARTIFACTS, job_ids, ROWS)]
+
+    async def clear(self, job_ids: Sequence[JobId]) -> None:
+        """Deletes all other rows of deleted jobs."""
         for table in _TABLES:
             while await self._clear(table, job_ids) == ROWS:
                 pass
-        return contents
 
     async def forget(self, job_ids: Sequence[JobId]) -> int:
         """Takes the notes of deleted jobs away of which nothing is left; returns how many."""

@@ -89,7 +89,10 @@ class References:
         return [row["sha256"] for row in await self._database.fetch(_EXPIRE, limit)]
 
     async def unpin(self, limit: int) -> list[str]:
-        """Removes what was kept for results that were taken, or not; returns the contents."""
+        """Removes what was kept for results that were taken, or not; returns the contents.
+
+        At least ``limit`` of them where there may be more.
+        """
         return [row["sha256"] for row in await self._database.fetch(_UNPIN, limit)]
 
 

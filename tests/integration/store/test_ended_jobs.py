@@ -2,16 +2,24 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from formicary.artifacts.blobs import Blobs
+from formicary.artifacts.colonies import put_mark
+from formicary.artifacts.local import LocalStore
+from formicary.clock import SystemClock
 from formicary.ids import JobId, least_id, new_job_id
+from formicary.queen.job_retention import JobRetention
+from formicary.queen.retention import Retention
 from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.ended_jobs import _DELETE, EndedJobs
 from formicary.store.jobs import JobStore
 from formicary.store.leases import LeaseStore
 from formicary.store.log_parts import AttemptLines, LogPart, LogPartStore
+from formicary.store.references import References
 from formicary.store.rows import NewJob
 
 DAY = 86_400.0
@@ -114,11 +122,52 @@ async def test_everything_of_a_deleted_job_goes_and_nothing_of_others(jobs: Jobs
 
     assert await jobs.ended.deleted(10) == [deleted]
     assert await jobs.ended.log_keys([deleted]) == [f"logs/{deleted}/1"]
-    assert await jobs.ended.clear([deleted]) == ["content-0"]
+    assert await jobs.ended.let_go([deleted]) == ["content-0"]
+    assert await jobs.ended.let_go([deleted]) == []
+    await jobs.ended.clear([deleted])
     assert await jobs.ended.forget([deleted]) == 1
     assert await jobs.ended.deleted(10) == []
     assert {table: 2 * await jobs.count(table) for table in TABLES} == before
     assert await jobs.count("log_part_attempts") == 1
+
+
+async def test_what_somebody_has_locked_keeps_its_note_until_the_next_look(jobs: Jobs, leases: LeaseStore) -> None:
+    job_id = await jobs.add("COMPLETED")
+    await fill(jobs, job_id, "content")
+    await jobs.execute("DELETE FROM jobs")
+    async with jobs.database.connection() as connection, connection.transaction():
+        await connection.execute("SELECT FROM artifacts FOR KEY SHARE")
+        assert await jobs.ended.let_go([job_id]) == []
+        await jobs.ended.clear([job_id])
+        assert await jobs.ended.forget([job_id]) == 0
+    assert await jobs.ended.let_go([job_id]) == ["content"]
+    assert await jobs.ended.forget([job_id]) == 1
+
+
+class Leader:
+    def leader_epoch(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("has_neighbour", [False, True])
+async def test_objects_of_deleted_jobs_go_unless_another_colony_uses_the_store(
+    jobs: Jobs, leases: LeaseStore, tmp_path: Path, has_neighbour: bool
+) -> None:
+    job_id = await jobs.add("COMPLETED")
+    await fill(jobs, job_id, "0" * 64)
+    store, clock = LocalStore(tmp_path / "store"), SystemClock()
+    await store.open()
+    (tmp_path / "object").touch()
+    await store.put(f"logs/{job_id}/1", tmp_path / "object")
+    contents = Retention(Blobs(store), References(jobs.database), clock, 3600.0)
+    await contents.open()
+    if has_neighbour:
+        await put_mark(store, "copy", clock.now())
+
+    retention = JobRetention(jobs.ended, store, contents, Leader(), clock, keep_s=DAY, only_published=False)
+    assert await retention.run_once() == 1
+    assert [key async for key in store.list("logs/")] == [f"logs/{job_id}/1"] * has_neighbour
+    assert await jobs.count("log_parts") == await jobs.count("deleted_jobs") == 0
 
 
 async def fill(jobs: Jobs, job_id: JobId, sha256: str) -> None:
