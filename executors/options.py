@@ -49,6 +49,8 @@ class ExecutorOptions:
         docker_host: The engine's address; None means ``DOCKER_HOST``, or the first socket of an engine that is there.
         docker_privileged: Whether DOCKER tasks may ask for all rights, devices and the machine's own network.
         docker_host_paths: Folders of the machine below which DOCKER tasks may mount paths.
+        docker_volumes: Names of the engine's volumes that DOCKER tasks may mount; ``*`` stands for any characters.
+        docker_networks: Names of the engine's networks that DOCKER tasks may join.
         docker_logins: The file that ``docker login`` writes.
         docker_patience_s: How long an engine that went away may take to come back while containers run.
         docker_progress_s: How often the log says how far the pull of an image is.
@@ -81,6 +83,8 @@ class ExecutorOptions:
     docker_host: str | None = None
     docker_privileged: bool = False
     docker_host_paths: tuple[Path, ...] = ()
+    docker_volumes: tuple[str, ...] = ()
+    docker_networks: tuple[str, ...] = ()
     docker_logins: Path = field(default_factory=_default_logins)
     docker_patience_s: float = 30.0
     docker_progress_s: float = 5.0

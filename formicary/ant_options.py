@@ -60,6 +60,8 @@ def executor_options(settings: Settings, options: AntOptions, folder: Path) -> E
         workers_origins=settings.workers_origins,
         docker_privileged=settings.docker_privileged,
         docker_host_paths=tuple(map(Path, settings.docker_host_paths)),
+        docker_volumes=settings.docker_volumes,
+        docker_networks=settings.docker_networks,
         kubernetes=_kubernetes(settings, folder),
     )
 

@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers_origins: tuple[str, ...] = ()
     docker_privileged: bool = False
     docker_host_paths: tuple[str, ...] = ()
+    docker_volumes: tuple[str, ...] = ()
+    docker_networks: tuple[str, ...] = ()
     kubernetes_namespace: str = ""
     kubernetes_resources: str = ""
     kubernetes_allow_privileged: bool = False
@@ -170,6 +172,14 @@ def _paths(text: str) -> tuple[str, ...]:
         if not Path(path).is_absolute() or ".." in Path(path).parts:
             raise ValueError(f"{path!r} is no absolute path, such as /srv/data:/var/cache/builds")
     return paths
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, (word.strip() for word in text.split(","))))
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_.*-]+", name):
+            raise ValueError(f"{name!r} is no name, of letters, digits and _.-, such as cache,data-*")
+    return names
 
 
 def _url(*schemes: str, example: str) -> Callable[[str], str]:
@@ -321,6 +331,8 @@ VARIABLES = (
         "FORMICARY_DOCKER_PRIVILEGED", "docker_privileged", _flag, "whether containers may have all rights and devices"
     ),
     Variable("FORMICARY_DOCKER_HOST_PATHS", "docker_host_paths", _paths, "folders that containers may mount, a:b"),
+    Variable("FORMICARY_DOCKER_VOLUMES", "docker_volumes", _names, "the engine's volumes that they may mount, a,b-*"),
+    Variable("FORMICARY_DOCKER_NETWORKS", "docker_networks", _names, "the engine's networks that they may join, a,b"),
     Variable("FORMICARY_KUBERNETES_NAMESPACE", "kubernetes_namespace", str, "where pods of tasks are made"),
     Variable(
         "FORMICARY_KUBERNETES_RESOURCES",

@@ -16,6 +16,11 @@ def has_engine(given: str | None) -> bool:
     return bool(given or os.environ.get("DOCKER_HOST") or _found_socket())
 
 
+def is_local(url: str) -> bool:
+    """Tells whether an engine is on this machine, as far as its address says."""
+    return url.startswith("unix://")
+
+
 def _found_socket() -> str | None:
     """Returns the socket of a Docker Engine, or of Podman, for the whole machine or this user."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "/run")

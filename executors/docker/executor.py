@@ -55,8 +55,8 @@ class DockerExecutor(Executor):
         spec = attempt.spec
         if not isinstance(spec, DockerSpec):
             raise SpecRefusedError(f"DOCKER needs a DockerSpec, not {type(spec).__name__}")
-        check_spec(spec, attempt, self._options)
-        handle = DockerRun(attempt, spec, sink, self._tools)
+        check_spec(spec, attempt)
+        handle = DockerRun(attempt, await self._tools.permitted(spec), sink, self._tools)
         handle.begin()
         return Run(attempt, sink, handle)
 

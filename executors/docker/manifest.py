@@ -70,16 +70,15 @@ class Plan:
     owner: tuple[int, int] | None
 
 
-def check_spec(spec: DockerSpec, attempt: Attempt, options: ExecutorOptions) -> None:
-    """Checks what no parser could: rendered values, and what this ant allows.
+def check_spec(spec: DockerSpec, attempt: Attempt) -> None:
+    """Checks what no parser could: rendered values.
 
     Raises:
         SpecRefusedError: names the key, what is wrong with it and what would be right.
     """
     main = spec.container
     _check_resources("container", main)
-    _check_volumes("container", main.volumes, options)
-    _check_rights(main, options)
+    _check_volumes("container", main.volumes)
     _check_texts("container", (main.image, main.user, main.working_dir, *main.entrypoint, *main.command))
     _check_texts("script", (*spec.before_script, *spec.script, *spec.after_script))
     _check_environment("environment", spec.environment, attempt)
@@ -95,7 +94,7 @@ def check_spec(spec: DockerSpec, attempt: Attempt, options: ExecutorOptions) -> 
         if not _SERVICE_NAME.fullmatch(service.name):
             raise SpecRefusedError(f"{where}.name: {service.name!r} is no host name; use small letters, digits and -")
         _check_resources(where, service)
-        _check_volumes(where, service.volumes, options)
+        _check_volumes(where, service.volumes)
         _check_texts(where, (service.image, service.user, *service.entrypoint, *service.command))
         _check_environment(f"{where}.environment", service.environment, None)
 
@@ -272,18 +271,13 @@ def _check_resources(where: str, spec: ContainerSpec | ServiceSpec) -> None:
             raise SpecRefusedError(f"{where}.{key}: {text} is too little for a container; give it at least 6Mi")
 
 
-def _check_volumes(where: str, volumes: tuple[VolumeSpec, ...], options: ExecutorOptions) -> None:
+def _check_volumes(where: str, volumes: tuple[VolumeSpec, ...]) -> None:
     for number, volume in enumerate(volumes):
         here = f"{where}.volumes[{number}]"
         if not PurePosixPath(volume.mount_path).is_absolute():
             raise SpecRefusedError(f"{here}.mount_path: {volume.mount_path!r} does not begin with /")
         if volume.empty_dir is not None:
             _check_empty_dir(here, volume, volume.empty_dir)
-        if volume.host_path and not _is_allowed(volume.host_path, options):
-            allowed = ", ".join(map(str, options.docker_host_paths)) or "no path"
-            raise SpecRefusedError(f"{here}.host_path: {volume.host_path} is not allowed; this ant allows {allowed}")
-        if "/" in volume.volume or "\0" in volume.volume:
-            raise SpecRefusedError(f"{here}.volume: {volume.volume!r} is a name, without /; a path is a host_path")
 
 
 def _check_empty_dir(here: str, volume: VolumeSpec, folder: EmptyDirSpec) -> None:
@@ -295,28 +289,6 @@ def _check_empty_dir(here: str, volume: VolumeSpec, folder: EmptyDirSpec) -> Non
         parse_size(folder.size_limit or "0")
     except ValueError as exc:
         raise SpecRefusedError(f"{here}.empty_dir.size_limit: {exc}") from exc
-
-
-def _is_allowed(path: str, options: ExecutorOptions) -> bool:
-    wanted = PurePosixPath(path)
-    is_plain = wanted.is_absolute() and ".." not in wanted.parts
-    return is_plain and any(wanted.is_relative_to(allowed) for allowed in options.docker_host_paths)
-
-
-def _check_rights(main: ContainerSpec, options: ExecutorOptions) -> None:
-    if options.docker_privileged:
-        return
-    asked = {
-        "privileged": main.privileged,
-        "devices": bool(main.devices),
-        "network: host": main.network == "host",
-        "network: container:…": main.network.startswith("container:"),
-    }
-    for key, is_asked in asked.items():
-        if is_asked:
-            raise SpecRefusedError(
-                f"container.{key} is not allowed on this ant; it is where FORMICARY_DOCKER_PRIVILEGED=true"
-            )
 
 
 def _check_environment(where: str, environment: Mapping[str, str], attempt: Attempt | None) -> None:

@@ -11,15 +11,18 @@ import secrets
 import tarfile
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from executors.base import Attempt, Sink, Stream
 from executors.docker import manifest
+from executors.docker.address import is_local
 from executors.docker.archives import Packer, unpack
 from executors.docker.engine import Engine
 from executors.docker.errors import EngineError, EngineRefusedError
 from executors.docker.images import Images
+from executors.docker.permissions import has_host_paths, permitted
 from executors.docker.reaper import Reaper, remove_all
 from executors.docker.services import Service
 from executors.errors import CollectFailedError, ImageError, StartFailedError
@@ -41,6 +44,15 @@ class Tools:
     reaper: Reaper
     options: ExecutorOptions
     strays: StrayHunter
+
+    async def permitted(self, spec: DockerSpec) -> DockerSpec:
+        """Returns the spec, its paths of the machine as they really are now.
+
+        Raises:
+            SpecRefusedError: it asks for what the ant does not allow.
+        """
+        check = partial(permitted, spec, self.options, is_local=is_local(self.engine.url))
+        return await asyncio.to_thread(check) if has_host_paths(spec) else check()
 
 
 class Pod:
@@ -83,6 +95,7 @@ class Pod:
         await self._join_network()
         await self._attempt.guard.admit()
         self._is_admitted = True
+        await self._tools.permitted(self._spec)  # again: where a path leads may have changed since
         await self._start_services()
         await self._send_files(plan)
 

@@ -110,6 +110,7 @@ class DockerRun:
         has_shell = bool(self._spec.script or self._spec.before_script)
         self._stopper = Stopper(self._engine, self._pod.name, has_shell=has_shell)
         try:
+            await self._tools.permitted(self._spec)  # again: where a path leads may have changed since
             await self._engine.start(self._pod.name)
         except EngineRefusedError as exc:
             pump.cancel()

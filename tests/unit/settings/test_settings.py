@@ -54,6 +54,8 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("FORMICARY_WORKERS_ORIGINS", "example.org"),
         ("FORMICARY_WORKERS_ORIGINS", "http://example.org/"),
         ("FORMICARY_WORKERS_ORIGINS", "*"),
+        ("FORMICARY_DOCKER_VOLUMES", "cache,/srv"),
+        ("FORMICARY_DOCKER_NETWORKS", "container:db"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_variable(name: str, value: str) -> None:
