@@ -53,6 +53,7 @@ class ExecutorOptions:
         docker_networks: Names of the engine's networks that DOCKER tasks may join.
         docker_logins: The file that ``docker login`` writes.
         docker_patience_s: How long an engine that went away may take to come back while containers run.
+        docker_silence_s: How long an engine may give no sign of life while it is waited for.
         docker_progress_s: How often the log says how far the pull of an image is.
         kubernetes: Settings of KUBERNETES.
     """
@@ -87,5 +88,6 @@ class ExecutorOptions:
     docker_networks: tuple[str, ...] = ()
     docker_logins: Path = field(default_factory=_default_logins)
     docker_patience_s: float = 30.0
+    docker_silence_s: float = 30.0
     docker_progress_s: float = 5.0
     kubernetes: KubernetesOptions = field(default_factory=KubernetesOptions)

@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,16 @@ class TestEngine:
     def stop(self, *arguments: str) -> None:
         """Ends it; with ``--signal KILL`` as a crash would."""
         self._servers("stop", *arguments)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stops the engine's process for a while: it takes connections, and answers none."""
+        pid = int(Path(f"{self._folder}/docker/pid").read_text())
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def _servers(self, action: str, *arguments: str) -> str:
         command = [

@@ -5,6 +5,7 @@ out, and so is whatever is neither file, folder nor link.
 """
 
 import asyncio
+import contextlib
 import io
 import os
 import posixpath
@@ -12,7 +13,7 @@ import queue
 import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 #: Files are read and sent in pieces of this size.
 PIECE_BYTES = 1024 * 1024
@@ -189,14 +190,36 @@ class _PieceReader(io.RawIOBase):
         return len(taken)
 
 
+class _Member(tarfile.TarInfo):
+    """An entry whose header must be one: ``tarfile`` takes a damaged header for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Reads a header."""
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as exc:
+            if bytes(buf) == bytes(_BLOCK_BYTES):
+                raise  # the true end
+            raise tarfile.ReadError(str(exc)) from exc
+        if member.size < 0:
+            raise tarfile.ReadError("bad header")
+        return member
+
+
 def _unpack_all(reader: _PieceReader, targets: Mapping[str, Path]) -> list[str]:
     left_out: list[str] = []
     buffered = io.BufferedReader(reader, PIECE_BYTES)
-    with tarfile.open(fileobj=buffered, mode="r|", bufsize=PIECE_BYTES) as archive:
-        for member in archive:
-            target = _target(posixpath.normpath(member.name), targets)
-            if target is not None and not _unpack_one(archive, member, *target, targets):
-                left_out.append(member.name)
+    name = ""
+    try:
+        with tarfile.open(fileobj=buffered, mode="r|", bufsize=PIECE_BYTES, tarinfo=_Member) as archive:
+            for member in archive:
+                name = member.name
+                target = _target(posixpath.normpath(name), targets)
+                if target is not None and not _unpack_one(archive, member, *target, targets):
+                    left_out.append(name)
+    except (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError) as exc:
+        raise tarfile.ReadError(f"the archive is damaged at its entry {name!r}, or just behind: {exc}") from exc
     while buffered.read(PIECE_BYTES):
         pass  # what follows the end of the archive
     return left_out
@@ -234,7 +257,8 @@ def _unpack_one(
     with os.fdopen(descriptor, "wb") as file:
         while piece := content.read(PIECE_BYTES):
             file.write(piece)
-    os.utime(path, (member.mtime, member.mtime))
+    with contextlib.suppress(OSError, ValueError, ArithmeticError):  # a time that no disk can hold is no loss
+        os.utime(path, (member.mtime, member.mtime))
     return True
 
 

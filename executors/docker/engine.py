@@ -7,76 +7,47 @@ connections, or asks once more what is known already.
 import asyncio
 import base64
 import json
-import os
-import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
-from aiodocker.stream import Message
 from aiodocker.stream import Stream as Attached
 from yarl import URL
 
+from executors.docker.connection import Connection
 from executors.docker.errors import EngineLostError, EngineRefusedError
 
 Json = Any  # a JSON value
 Auth = Mapping[str, str]
 
-#: No call that the engine can answer at once takes longer, in seconds; a loaded machine needs several to start one.
-CALL_LIMIT_S = 120.0
 #: How long an engine that may not be there is waited for, in seconds.
 CONNECT_LIMIT_S = 5.0
-#: The status that aiodocker gives a connection that failed.
-_NO_CONNECTION = 900
+#: How much of the output of a command inside a container is kept.
+OUTPUT_BYTES = 64 * 1024
+#: After this time the end of a container is asked for anew, in seconds: the answer may have gone astray.
+_WAIT_AGAIN_S = 60.0
 
 
 class Engine:
-    """A connection to one engine. ``url`` is ``unix:///path`` or ``tcp://host:port``."""
+    """One engine. ``url`` is ``unix:///path`` or ``tcp://host:port``."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, silence_s: float = 30.0) -> None:
+        """Prepares for use.
+
+        Args:
+            url: where the engine is.
+            silence_s: how long it may give no sign of life while it is waited for.
+        """
         self.url = url
-        self._client: Docker | None = None
-        self._connector: aiohttp.BaseConnector | None = None
-
-    def _docker(self) -> Docker:
-        """Returns the client, made on first use: it needs a running loop."""
-        if self._client is None:
-            if self.url.startswith("unix://"):
-                self._connector = aiohttp.UnixConnector(self.url.removeprefix("unix://"), limit=0)
-                self._client = Docker("unix://localhost", connector=self._connector)
-            else:
-                context = _tls_context()
-                scheme = "https" if context else "http"
-                self._connector = aiohttp.TCPConnector(ssl=context or True, limit=0)
-                self._client = Docker(f"{scheme}://{self.url.partition('://')[2]}", connector=self._connector)
-        return self._client
+        self._connection = Connection(url, silence_s)
+        self._calling = self._connection.calling
 
     async def close(self) -> None:
         """Closes all connections; safe twice and before use."""
-        if self._client is not None:
-            await self._client.close()
-        if self._connector is not None:
-            await self._connector.close()
-        self._client = self._connector = None
-
-    @asynccontextmanager
-    async def _calling(self, doing: str, limit_s: float | None = CALL_LIMIT_S) -> AsyncIterator[Docker]:
-        try:
-            async with asyncio.timeout(limit_s):
-                yield self._docker()
-        except TimeoutError as exc:
-            raise EngineLostError(self.url, doing, f"no answer within {limit_s} s") from exc
-        except DockerError as exc:
-            if exc.status == _NO_CONNECTION:
-                raise EngineLostError(self.url, doing, exc.message) from exc
-            raise EngineRefusedError(doing, exc.status, exc.message) from exc
-        except (aiohttp.ClientError, ConnectionError) as exc:
-            raise EngineLostError(self.url, doing, str(exc) or type(exc).__name__) from exc
+        await self._connection.close()
 
     def _container(self, docker: Docker, container: str) -> DockerContainer:
         return DockerContainer(docker, id=container)
@@ -96,8 +67,8 @@ class Engine:
                 return None
             raise
 
-    async def pull(self, name: str, auth: Auth | None) -> AsyncIterator[Json]:
-        """Pulls an image; yields its progress.
+    async def pull(self, name: str, auth: Auth | None, on_progress: Callable[[Json], Awaitable[None]]) -> None:
+        """Pulls an image; ``on_progress`` is told what the engine says meanwhile.
 
         Raises:
             EngineRefusedError: the registry or the engine would not; also in the middle.
@@ -115,7 +86,7 @@ class Engine:
                 progress = json.loads(line)
                 if "error" in progress:
                     raise EngineRefusedError(f"pulling image {name}", 0, str(progress["error"]))
-                yield progress
+                await on_progress(progress)
 
     async def create(self, config: Json, name: str) -> str:
         """Makes a container and returns its id."""
@@ -129,8 +100,12 @@ class Engine:
 
     async def wait(self, container: str) -> int:
         """Returns a container's exit code, once it does not run."""
+        answer: Json = None
         async with self._calling("waiting for a container", None) as docker:
-            answer = await self._container(docker, container).wait(timeout=None)
+            while answer is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_WAIT_AGAIN_S):
+                        answer = await self._container(docker, container).wait(timeout=None)
         if not answer:
             raise EngineLostError(self.url, "waiting for a container", "it hung up")
         return int(answer["StatusCode"])
@@ -160,14 +135,16 @@ class Engine:
             if exc.status != 404:
                 raise
 
-    async def execute(self, container: str, command: Sequence[str], limit_s: float) -> tuple[int, bytes]:
-        """Runs a command inside a container; returns its exit code and output."""
+    async def execute(
+        self, container: str, command: Sequence[str], limit_s: float, keep_bytes: int = OUTPUT_BYTES
+    ) -> tuple[int, bytes]:
+        """Runs a command inside a container; returns its exit code, and the first ``keep_bytes`` of its output."""
         output = bytearray()
         async with self._calling("running a command in a container", limit_s) as docker:
             running = await self._container(docker, container).exec(command)
             async with running.start() as attached:
                 while (message := await attached.read_out()) is not None:
-                    output += message.data
+                    output += message.data[: keep_bytes - len(output)]
             code = (await running.inspect())["ExitCode"]
         return int(code or 0), bytes(output)
 
@@ -190,11 +167,24 @@ class Engine:
             log: list[str] = await container_.log(stdout=True, stderr=True, tail=lines)
         return "".join(log).encode()
 
-    async def changed_paths(self, container: str) -> list[str]:
-        """Returns every path of a container's own layer that differs from its image."""
-        async with self._calling("looking for a container's files") as docker:
-            changes = await docker._query_json(f"containers/{container}/changes")
-        return [change["Path"] for change in changes or ()]
+    async def changed(self, container: str, beginnings: Sequence[str]) -> set[str]:
+        """Returns those of the beginnings that paths have in which a container's own layer differs from its image.
+
+        A container may have changed millions of files, so the engine's list of them is searched as it comes.
+        """
+        marks = {beginning: f'"{beginning}'.encode() for beginning in beginnings}
+        overlap_bytes = max(map(len, marks.values()))
+        found: set[str] = set()
+        rest = b""
+        async with (
+            self._calling("looking for a container's files", None) as docker,
+            docker._query(f"containers/{container}/changes", timeout=None) as response,
+        ):
+            async for piece in response.content.iter_any():
+                rest += piece
+                found.update(beginning for beginning, mark in marks.items() if mark in rest)
+                rest = rest[-overlap_bytes:]
+        return found
 
     async def send(self, container: str, archive: AsyncIterable[bytes]) -> None:
         """Unpacks a tar archive at the root of a container's files."""
@@ -260,24 +250,6 @@ class Engine:
         async with self._calling("listing networks") as docker:
             networks: list[Json] = await docker._query_json("networks", params=params)
         return networks
-
-
-async def next_output(attached: Attached) -> Message | None:
-    """Returns the next frame of a container's output; None at its end, or where the engine was lost."""
-    try:
-        return await attached.read_out()
-    except (aiohttp.ClientError, ConnectionError):
-        return None
-
-
-def _tls_context() -> ssl.SSLContext | None:
-    """Returns what ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` ask for, as the engine's own client reads them."""
-    folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    if not os.environ.get("DOCKER_TLS_VERIFY"):
-        return None
-    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))
-    return context
 
 
 def _has_tag(name: str) -> bool:

@@ -30,7 +30,7 @@ class DockerExecutor(Executor):
 
     def __init__(self, options: ExecutorOptions | None = None) -> None:
         self._options = options or ExecutorOptions()
-        self._engine = Engine(engine_url(self._options.docker_host))
+        self._engine = Engine(engine_url(self._options.docker_host), self._options.docker_silence_s)
         images = Images(self._engine, self._options.docker_logins, self._options.docker_progress_s)
         self._reaper = Reaper(self._engine)
         self._tools = Tools(self._engine, images, self._reaper, self._options, StrayHunter())

@@ -95,13 +95,17 @@ class Images:
         await _say(sink, f"pulling image {name}")
         layers: dict[str, Json] = {}
         told_s = began_s
+
+        async def tell(progress: Json) -> None:
+            nonlocal told_s
+            if progress.get("id") and "progressDetail" in progress:
+                layers[progress["id"]] = progress
+            if time.monotonic() - told_s >= self._progress_s:
+                told_s = time.monotonic()
+                await _say(sink, f"pulling image {name}: {_progress(layers)}")
+
         try:
-            async for progress in self._engine.pull(name, auth):
-                if progress.get("id") and "progressDetail" in progress:
-                    layers[progress["id"]] = progress
-                if time.monotonic() - told_s >= self._progress_s:
-                    told_s = time.monotonic()
-                    await _say(sink, f"pulling image {name}: {_progress(layers)}")
+            await self._engine.pull(name, auth, tell)
         except EngineRefusedError as exc:
             raise ImageError(f"image {name} cannot be pulled: {exc.reason}{_advice(exc.reason, auth)}") from exc
         await _say(sink, f"pulled image {name} in {time.monotonic() - began_s:.1f} s")

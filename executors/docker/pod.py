@@ -183,14 +183,13 @@ class Pod:
         plan, folder = self._plan, self._attempt.folder
         if plan is None:
             return
-        changed = await self._engine.changed_paths(self.name)
-        has_results = with_results and any(path.startswith(manifest.RESULT_DIR + "/") for path in changed)
-        if has_results or manifest.OUTPUT_FILE in changed:
+        targets = {manifest.OUTPUT_FILE: folder.output_file}
+        if with_results:
+            targets[f"{manifest.RESULT_DIR}/"] = folder.result_dir
+        if changed := await self._engine.changed(self.name, list(targets)):
             folder.path()
-            targets = {"out/output": folder.output_file}
-            if has_results:
-                targets["out/result"] = folder.result_dir
-            await self._fetch(manifest.OUT, targets)
+            names = {path: posixpath.relpath(path, manifest.ROOT) for path in changed}
+            await self._fetch(manifest.OUT, {name: targets[path] for path, name in names.items()})
         for place in fixed_places(paths):
             path = posixpath.normpath(posixpath.join(plan.working_dir, place))
             await self._fetch(path, {posixpath.basename(path): folder.path() / place})
@@ -201,7 +200,7 @@ class Pod:
                 return
             left_out = await unpack(pieces, targets)
         for name in left_out[:10]:
-            await self.note(f"{name} of the container was left out: it is no file or folder, or leads out of {path}")
+            await self.note(f"{name!r} of the container was left out: it is no file or folder, or leads out of {path}")
 
     async def send_script(self, lines: Sequence[str]) -> None:
         """Puts other lines in place of the script, for the next start of the main container."""
@@ -245,7 +244,7 @@ class Pod:
 
     async def note(self, text: str) -> None:
         """Adds a line of ours to the attempt's log."""
-        await self._sink.write(Stream.SYSTEM, text.encode() + b"\n")
+        await self._sink.write(Stream.SYSTEM, text.encode(errors="backslashreplace") + b"\n")
 
 
 def fixed_places(paths: Sequence[str]) -> list[str]:

@@ -8,20 +8,16 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from aiodocker.stream import Stream as Attached
-
-from executors.base import Attempt, Outcome, Reason, Sink, Stream
-from executors.docker.engine import next_output
+from executors.base import Attempt, Outcome, Reason, Sink
 from executors.docker.errors import EngineError, EngineLostError, EngineRefusedError
+from executors.docker.output import Output
 from executors.docker.pod import Pod, Tools
 from executors.docker.stopping import Stopper
 from executors.ending import Ending, stopped_outcome
 from executors.errors import ExecutorError, ExecutorLostError, ImageError, StartFailedError
-from executors.output import PIECE_BYTES
 from executors.specs import DockerSpec
 from executors.strays import marks_of
 
-_STREAMS = {1: Stream.STDOUT, 2: Stream.STDERR}
 _KILLED_CODE = 137
 #: From one look for a lost engine to the next, in seconds.
 _LOOK_S = 0.2
@@ -40,7 +36,7 @@ class DockerRun:
         self._tools = tools
         self._engine = tools.engine
         self._pod = Pod(attempt, spec, sink, tools)
-        self._preparing: asyncio.Task[asyncio.Task[None]] | None = None
+        self._preparing: asyncio.Task[Output] | None = None
         self._stopper: Stopper | None = None
         self._stop_reason: Reason | None = None
         self._is_main_over = False
@@ -93,69 +89,57 @@ class DockerRun:
         return outcome
 
     @staticmethod
-    async def _finished(task: "asyncio.Task[asyncio.Task[None]]") -> None:
+    async def _finished(task: "asyncio.Task[Output]") -> None:
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
             task.cancel()
             raise
 
-    async def _prepare(self) -> "asyncio.Task[None]":
+    async def _prepare(self) -> Output:
         """Prepares and starts the main container; returns what moves its output."""
         await self._pod.prepare()
         return await self._start_main()
 
-    async def _start_main(self) -> "asyncio.Task[None]":
-        pump = await self._open_output()
+    async def _start_main(self) -> Output:
+        output = Output(await self._engine.attach(self._pod.name), self._sink)
         has_shell = bool(self._spec.script or self._spec.before_script)
         self._stopper = Stopper(self._engine, self._pod.name, has_shell=has_shell)
         try:
             await self._tools.permitted(self._spec)  # again: where a path leads may have changed since
             await self._engine.start(self._pod.name)
         except EngineRefusedError as exc:
-            pump.cancel()
+            output.moving.cancel()
             if any(words in exc.reason for words in _BAD_IMAGE):
                 raise ImageError(f"image {self._spec.container.image} cannot run this: {exc.reason}") from exc
             raise StartFailedError(str(exc)) from exc
         except BaseException:
-            pump.cancel()
+            output.moving.cancel()
             raise
         self._stopper.open()
-        return pump
+        return output
 
-    async def _open_output(self) -> "asyncio.Task[None]":
-        return asyncio.create_task(self._pump(await self._engine.attach(self._pod.name)))
-
-    async def _pump(self, attached: Attached) -> None:
-        """Moves output to the sink, one piece at a time: while the sink is busy, the container waits to write."""
-        try:
-            while (message := await next_output(attached)) is not None:
-                data = message.data
-                for at in range(0, len(data), PIECE_BYTES):
-                    await self._sink.write(_STREAMS.get(message.stream, Stream.STDOUT), data[at : at + PIECE_BYTES])
-        finally:
-            await attached.close()
-
-    async def _finish_main(self, pump: "asyncio.Task[None]") -> Outcome:
-        code = await self._ended(pump)
+    async def _finish_main(self, output: Output) -> Outcome:
+        code = await self._ended(output)
         if self._stop_reason is not None:
             return stopped_outcome(self._stop_reason)
         if code == 0:
             return Outcome(Reason.EXITED, 0, True)
         return await self._failure(code)
 
-    async def _ended(self, pump: "asyncio.Task[None]") -> int:
+    async def _ended(self, output: Output) -> int:
         """Returns the exit code when the container has ended and all its output has been moved."""
         waiting = asyncio.create_task(self._exit_code())
         try:
-            await asyncio.wait({waiting, pump}, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()
+            await asyncio.wait({waiting, output.moving}, return_when=asyncio.FIRST_COMPLETED)
+            if output.moving.done():
+                output.moving.result()
             code = await waiting
-            await pump
+            if not await output.rest():
+                await self._pod.note("the engine holds back the end of the container's output; some may be missing")
         except BaseException:
             waiting.cancel()
-            pump.cancel()
+            output.moving.cancel()
             raise
         finally:
             if self._stopper is not None:
@@ -218,7 +202,7 @@ class DockerRun:
     async def _start_after_script(self) -> None:
         self._stopper = None
         await self._pod.send_script(self._spec.after_script)
-        pump = await self._start_main()
+        output = await self._start_main()
         stopper, options = self._stopper, self._tools.options
         assert stopper is not None
         if self._is_after_skipped:
@@ -226,7 +210,7 @@ class DockerRun:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(options.shell_after_script_limit_s, stopper.ask, options.shell_leftover_grace_s)
         try:
-            code = await self._ended(pump)
+            code = await self._ended(output)
         finally:
             timer.cancel()
         if code != 0:

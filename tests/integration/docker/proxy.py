@@ -20,7 +20,7 @@ class Proxy:
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
         self.url = f"tcp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
@@ -41,20 +41,19 @@ class Proxy:
         """Forwards again, what has waited first."""
         self._speaks.set()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        way = asyncio.current_task()
-        assert way is not None
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        way = asyncio.create_task(self._serve(reader, writer))
         self._ways.add(way)
-        try:
+        way.add_done_callback(self._ways.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
             await self._speaks.wait()
             there_reader, there_writer = await asyncio.open_unix_connection(self._socket)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward(reader, there_writer))
-                both.create_task(self._forward(there_reader, writer))
-            there_writer.close()
-        finally:
-            self._ways.discard(way)
-            writer.close()
+            with contextlib.closing(there_writer):
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._forward(reader, there_writer))
+                    both.create_task(self._forward(there_reader, writer))
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

@@ -1,0 +1,118 @@
+"""Archives that no engine makes, and files whose names or times no other disk takes."""
+
+import io
+import tarfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from executors.docker.archives import unpack
+from tests.engines import needs_engine
+from tests.integration.docker.conftest import Bench, spec
+
+
+def packed(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    """Returns an archive whose first entry is a file ``d/first``."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for info, data in (entry("d/first", b"first"), *members):
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def entry(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, data
+
+
+async def unpacked(archive: bytes, folder: Path) -> list[str]:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield archive
+
+    return await unpack(pieces(), {"d": folder})
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"mtime": 2**62}, {"mtime": -(2**62)}, {"pax_headers": {"mtime": "1e400"}}, {"pax_headers": {"mtime": "nan"}}],
+)
+async def test_a_time_that_no_disk_holds_costs_nothing(tmp_path: Path, fields: dict[str, object]) -> None:
+    archive = packed(entry("d/odd", b"odd", **fields), entry("d/last", b"last"))
+
+    assert await unpacked(archive, tmp_path) == []
+    assert contents(tmp_path) == {
+        "first": "first",
+        "odd": "odd",
+        "last": "last",
+    }
+
+
+def _spoilt(field: slice, text: bytes) -> Callable[[bytes], bytes]:
+    """Returns what writes over a field of the second header, and mends its checksum."""
+
+    def spoil(archive: bytes) -> bytes:
+        header = bytearray(archive[1024:1536])
+        header[field] = text
+        header[148:156] = b" " * 8
+        header[148:156] = f"{sum(header):06o}\0 ".encode()
+        return archive[:1024] + bytes(header) + archive[1536:]
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _spoilt(slice(124, 136), b"\xff" * 12),  # a negative size
+        _spoilt(slice(124, 136), b"\x80" + b"\x7f" * 11),  # one beyond all disks
+        _spoilt(slice(156, 157), b"x"),  # a header of the next entry, which is none
+        lambda archive: archive[:1700],
+        lambda archive: archive[:1024],
+        lambda archive: archive[:1024] + b"\x01" * 512 + archive[1536:],
+    ],
+)
+async def test_a_damaged_archive_is_an_error_and_what_came_before_it_is_whole(
+    tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(tarfile.TarError):
+        await unpacked(spoil(packed(entry("d/second", b"x" * 600))), tmp_path)
+
+    assert (tmp_path / "first").read_text() == "first"
+
+
+async def test_a_name_that_no_disk_takes_is_an_error_that_names_it(tmp_path: Path) -> None:
+    archive = packed(entry("d/plain", b"x", pax_headers={"path": "d/a\0b"}))
+
+    with pytest.raises(tarfile.TarError, match=r"a\\x00b.*null"):
+        await unpacked(archive, tmp_path)
+
+
+@pytest.mark.parametrize("target", ["d/missing", "elsewhere/x", "d/../../x", ""])
+async def test_a_hard_link_to_nothing_is_left_out(tmp_path: Path, target: str) -> None:
+    archive = packed(entry("d/link", type=tarfile.LNKTYPE, linkname=target))
+    assert await unpacked(archive, tmp_path / "d") == ["d/link"]
+
+
+@needs_engine
+@pytest.mark.usefixtures("leaves_nothing")
+async def test_files_of_a_container_may_have_any_name_and_any_time(bench: Bench) -> None:
+    script = (
+        "mkdir d; cd d",
+        "touch -d @99999999999 late; touch -d @-99999999999 early; printf x > $'\\377'; printf x > $'a\\nb'",
+        "mkfifo $'\\376'; mkfifo $'c\\nd'",
+    )
+
+    ended = await bench.run(spec(*script), "d")
+
+    names = {path.name.encode(errors="surrogateescape") for path in (ended.folder / "d").iterdir()}
+    assert names == {b"late", b"early", b"\xff", b"a\nb"}
+    assert ended.notes.count("was left out") == 2
+    assert len(ended.notes.splitlines()) == 2
