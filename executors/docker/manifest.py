@@ -9,6 +9,7 @@ Layout inside the main container::
     /formicary/script.sh    the script, where it is too long for an argument or an after_script follows it
 """
 
+import posixpath
 import re
 import shlex
 from collections.abc import Mapping
@@ -79,6 +80,7 @@ def check_spec(spec: DockerSpec, attempt: Attempt) -> None:
     main = spec.container
     _check_resources("container", main)
     _check_volumes("container", main.volumes)
+    _check_places(main)
     _check_texts("container", (main.image, main.user, main.working_dir, *main.entrypoint, *main.command))
     _check_texts("script", (*spec.before_script, *spec.script, *spec.after_script))
     _check_environment("environment", spec.environment, attempt)
@@ -278,6 +280,28 @@ def _check_volumes(where: str, volumes: tuple[VolumeSpec, ...]) -> None:
             raise SpecRefusedError(f"{here}.mount_path: {volume.mount_path!r} does not begin with /")
         if volume.empty_dir is not None:
             _check_empty_dir(here, volume, volume.empty_dir)
+
+
+def _check_places(main: ContainerSpec) -> None:
+    """Checks that no volume hides what is sent to the container, or fetched from it."""
+    for number, volume in enumerate(main.volumes):
+        here, mount = f"container.volumes[{number}]", volume.mount_path
+        if covers(mount, OUT) or covers(OUT, mount) or covers(mount, SCRIPT):
+            message = f"{here}.mount_path: {mount} holds formicary's own files"
+            raise SpecRefusedError(f"{message}; mount it elsewhere, such as at {WORK} or {TEMPORARY}")
+        is_memory = volume.empty_dir is not None and volume.empty_dir.medium == "Memory"
+        if is_memory and covers(mount, main.working_dir or WORK):
+            message = f"{here}.empty_dir.medium: files can be sent to the working directory, and fetched from it"
+            raise SpecRefusedError(f"{message}, only where it is not in memory; leave out Memory, or mount it below")
+
+
+def covers(mount: str, path: str) -> bool:
+    """Tells whether a path lies in what is mounted at another."""
+    return _plain(path).is_relative_to(_plain(mount))
+
+
+def _plain(path: str) -> PurePosixPath:
+    return PurePosixPath(posixpath.normpath("/" + path.lstrip("/")))
 
 
 def _check_empty_dir(here: str, volume: VolumeSpec, folder: EmptyDirSpec) -> None:

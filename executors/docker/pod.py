@@ -192,7 +192,20 @@ class Pod:
             await self._fetch(manifest.OUT, {name: targets[path] for path, name in names.items()})
         for place in fixed_places(paths):
             path = posixpath.normpath(posixpath.join(plan.working_dir, place))
+            await self._check_lasting(place, path)
             await self._fetch(path, {posixpath.basename(path): folder.path() / place})
+
+    async def _check_lasting(self, place: str, path: str) -> None:
+        """Demands that what is fetched is not gone with the container."""
+        for volume in self._spec.container.volumes:
+            if volume.empty_dir is None or volume.empty_dir.medium != "Memory":
+                continue
+            mount = volume.mount_path
+            if manifest.covers(mount, path):
+                advice = "is gone with the container; leave out medium: Memory, or copy what shall be kept"
+                raise CollectFailedError(f"{place} lies in memory, in the volume at {mount}, and {advice}")
+            if manifest.covers(path, mount):
+                await self.note(f"the volume at {mount} was in memory: nothing of it is kept")
 
     async def _fetch(self, path: str, targets: dict[str, Path]) -> None:
         async with self._engine.receive(self.name, path) as pieces:
