@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from executors.base import Sink, Stream
+from executors.docker.address import is_local
 from executors.docker.engine import Engine
 from executors.docker.errors import EngineError, EngineLostError, EngineRefusedError
 from executors.errors import ServiceError
@@ -20,8 +21,13 @@ _LOOK_LIMIT_S = 5.0
 _CONNECT_LIMIT_S = 1.0
 #: Lines of a service's own log that are shown where it does not get ready.
 _LOG_LINES = 30
-#: The state of a listening socket in /proc/net/tcp.
+#: Shows the sockets of a container, of which there may be many.
+_SOCKETS = ("cat", "/proc/net/tcp", "/proc/net/tcp6")
+_TABLE_BYTES = 1024 * 1024
+_TABLE_HEADING = b"local_address"
+#: There: the state of a socket that listens, and the addresses that nobody else reaches.
 _LISTENS = "0A"
+_LOOPBACK = ("0100007F", "7F000001", "00000000000000000000000001000000", "00000000000000000000000000000001")
 
 
 class Service:
@@ -84,26 +90,29 @@ class Service:
         return code == 0
 
     async def _is_open(self, facts: Json, port: int) -> bool:
-        """Tells whether something listens: asked from here, or from within where there is no way from here."""
-        address = facts["NetworkSettings"]["Networks"][self._network]["IPAddress"]
+        """Tells whether something listens that others reach: asked from within, since the engine may be anywhere."""
+        try:
+            _, table = await self._engine.execute(self._container, _SOCKETS, _LOOK_LIMIT_S, _TABLE_BYTES)
+        except (EngineRefusedError, EngineLostError):
+            return False  # it does not run yet, or any more, or hangs: the next look tells
+        if _TABLE_HEADING in table:
+            return _listens(table, port)
+        if is_local(self._engine.url):
+            return await self._answers(facts["NetworkSettings"]["Networks"][self._network]["IPAddress"], port)
+        message = (
+            f"service {self._spec.name}: ready.port cannot be looked at, since image {self._spec.image} has no cat"
+        )
+        raise ServiceError(f"{message} and the engine is on another machine; use ready.command")
+
+    @staticmethod
+    async def _answers(address: str, port: int) -> bool:
         try:
             async with asyncio.timeout(_CONNECT_LIMIT_S):
                 _, writer = await asyncio.open_connection(address, port)
-        except ConnectionRefusedError:
-            return False
         except (OSError, TimeoutError):
-            return await self._listens(port)
+            return False
         writer.close()
         return True
-
-    async def _listens(self, port: int) -> bool:
-        command = ("cat", "/proc/net/tcp", "/proc/net/tcp6")
-        try:
-            _, table = await self._engine.execute(self._container, command, _LOOK_LIMIT_S)
-        except (EngineRefusedError, EngineLostError):
-            return False
-        rows = [line.split() for line in table.decode(errors="replace").splitlines()]
-        return any(len(row) > 3 and row[1].endswith(f":{port:04X}") and row[3] == _LISTENS for row in rows)
 
     async def _show_log(self, sink: Sink) -> None:
         try:
@@ -112,3 +121,14 @@ class Service:
             log = str(exc).encode()
         for line in log.splitlines():
             await sink.write(Stream.SYSTEM, f"[{self._spec.name}] ".encode() + line[:1000] + b"\n")
+
+
+def _listens(table: bytes, port: int) -> bool:
+    """Tells whether the kernel's table has a socket that listens on a port, and not to its own machine only."""
+    for row in table.decode(errors="replace").splitlines():
+        words = row.split()
+        if len(words) > 3 and words[3] == _LISTENS:
+            address, _, number = words[1].rpartition(":")
+            if number == f"{port:04X}" and address not in _LOOPBACK:
+                return True
+    return False

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import resource
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,3 +132,8 @@ async def until(is_so: Callable[[], object], pause_s: float = 0.02) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not is_so():  # noqa: ASYNC110 - an engine of its own
             await asyncio.sleep(pause_s)
+
+
+def peak_bytes() -> int:
+    """Returns the most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,15 +1,13 @@
 """Files that go into a container and come out of it."""
 
 import asyncio
-import resource
-import sys
 from pathlib import Path
 
 import pytest
 
 from executors.docker.pod import fixed_places
 from tests.engines import needs_engine
-from tests.integration.docker.conftest import Bench, spec
+from tests.integration.docker.conftest import Bench, peak_bytes, spec
 
 pytestmark = [needs_engine, pytest.mark.usefixtures("leaves_nothing")]
 
@@ -107,18 +105,14 @@ async def test_a_gigabyte_goes_in_and_out_with_bounded_memory(bench: Bench) -> N
     big = attempt.folder.path() / "big"
     with big.open("wb") as file:
         file.truncate(GIGABYTE)
-    before = _peak_bytes()
+    before = peak_bytes()
 
     ended = await bench.run(docker, "big", attempt=attempt)
 
     assert ended.text == f"{GIGABYTE}\n"
     assert big.stat().st_size == GIGABYTE + 2
-    assert _peak_bytes() - before < ROOM_BYTES
+    assert peak_bytes() - before < ROOM_BYTES
     big.unlink()
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 async def test_ten_attempts_move_their_files_at_once_without_mixing_them(bench: Bench) -> None:

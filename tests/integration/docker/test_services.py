@@ -1,6 +1,10 @@
 """Services beside a task, on a network of their own."""
 
 import asyncio
+import io
+import shutil
+import tarfile
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +13,8 @@ from executors.base import Reason
 from executors.errors import ServiceError, SpecRefusedError
 from executors.specs import ReadySpec, ServiceSpec
 from tests.engines import IMAGE, TestEngine, needs_engine
-from tests.integration.docker.conftest import Bench, spec, until
+from tests.integration.docker.conftest import Bench, MakeBench, peak_bytes, spec, until
+from tests.integration.docker.proxy import Proxy
 
 pytestmark = [needs_engine, pytest.mark.usefixtures("leaves_nothing")]
 
@@ -30,6 +35,48 @@ async def test_a_task_reaches_its_services_by_name_once_they_are_ready(bench: Be
     ended = await bench.run(spec(script, services=(by_port, by_command)))
 
     assert ended.text == "served\nserved\n"
+
+
+@pytest.fixture
+def bare_image(engine: TestEngine) -> Iterator[str]:
+    """An image that holds a web server alone: no shell, and nothing to look around with."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.add(shutil.which("busybox") or "", "bin/httpd")
+    engine.call("POST", "/images/create?fromSrc=-&repo=bare&tag=local", file.getvalue())
+    yield "bare:local"
+    engine.call("DELETE", "/images/bare:local")
+
+
+async def test_the_port_of_a_service_is_looked_at_where_the_engine_is(
+    make_bench: MakeBench, engine: TestEngine, bare_image: str
+) -> None:
+    async with Proxy(engine.url) as proxy:
+        bench = await make_bench(docker_host=proxy.url)
+        web = service(ready=ReadySpec(port=8080))
+        bare = ServiceSpec(name="web", image=bare_image, command=("/bin/httpd", "-f", "-p", "8080"), ready=web.ready)
+
+        assert (await bench.run(spec("wget -q -O - http://web:8080/", services=(web,)))).text == "served\n"
+        with pytest.raises(ServiceError, match=r"image bare:local has no cat.*use ready.command"):
+            await bench.run(spec("true", services=(bare,)))
+        await bench.executor.close()
+    near = await make_bench()
+    assert (await near.run(spec("wget -O - http://web:8080/ 2>&1; :", services=(bare,)))).text.count("404") == 1
+
+
+async def test_a_port_that_only_the_service_itself_reaches_is_not_open(bench: Bench) -> None:
+    command = _SERVE.format(wait="").replace("-p 8080", "-p 127.0.0.1:8080")
+
+    with pytest.raises(ServiceError, match="not ready within 1 s"):
+        await bench.run(spec("true", services=(service(command=command, ready=ReadySpec(port=8080, timeout_s=1)),)))
+
+
+async def test_a_ready_command_may_say_more_than_anyone_reads(bench: Bench) -> None:
+    loud = service(command="sleep 60", ready=ReadySpec(command=("sh", "-c", "dd if=/dev/zero bs=1M count=200; true")))
+    before = peak_bytes()
+
+    assert (await bench.run(spec("true", services=(loud,)))).outcome.is_success
+    assert peak_bytes() - before < 50 * 2**20
 
 
 async def test_a_service_has_its_own_environment_and_limits(bench: Bench) -> None:
