@@ -45,11 +45,16 @@ class TestEngine:
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
         self.url = GIVEN
+        #: The way over TCP, for clients with the certificate that lies there; an engine that was given has none.
+        self.tls_url = ""
+        self.certs = Path()
 
     def start(self) -> None:
         """Starts it, or starts it again."""
-        line = self._servers("start").strip()
-        self.url = shlex.split(line.partition("=")[2])[0]
+        lines = [line.removeprefix("export FORMICARY_TEST_") for line in self._servers("start").splitlines()]
+        values = {name: shlex.split(value)[0] for name, _, value in (line.partition("=") for line in lines)}
+        self.url, self.tls_url = values["DOCKER_HOST"], values["DOCKER_TLS_HOST"]
+        self.certs = Path(values["DOCKER_CERT_PATH"])
 
     def stop(self, *arguments: str) -> None:
         """Ends it; with ``--signal KILL`` as a crash would."""

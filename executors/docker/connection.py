@@ -18,6 +18,7 @@ from aiodocker import Docker, DockerError
 
 from executors.docker.address import is_local
 from executors.docker.errors import EngineLostError, EngineRefusedError
+from executors.errors import ExecutorError
 
 #: No call that the engine can answer at once takes longer, in seconds; a loaded machine needs several to start one.
 CALL_LIMIT_S = 120.0
@@ -156,10 +157,18 @@ def _has_tls() -> bool:
 
 
 def _tls_context() -> ssl.SSLContext | None:
-    """Returns what ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` ask for, as the engine's own client reads them."""
+    """Returns what ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` ask for, as the engine's own client reads them.
+
+    Raises:
+        ExecutorError: the files are not there, or are no certificates.
+    """
     if not _has_tls():
         return None
     folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))
+    try:
+        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))
+    except OSError as exc:  # among them what is no certificate
+        message = f"DOCKER_TLS_VERIFY wants ca.pem, cert.pem and key.pem in {folder}, where DOCKER_CERT_PATH leads"
+        raise ExecutorError(f"{message}: {exc}") from exc
     return context
