@@ -52,10 +52,13 @@ class Engine:
     def _container(self, docker: Docker, container: str) -> DockerContainer:
         return DockerContainer(docker, id=container)
 
-    async def version(self) -> Json:
-        """Returns what the engine says about itself."""
-        async with self._calling("asking for its version", CONNECT_LIMIT_S) as docker:
-            return await docker.version()
+    async def ping(self) -> None:
+        """Returns when the engine has answered; Podman takes seconds to say its version."""
+        async with (
+            self._calling("asking whether it is there", CONNECT_LIMIT_S) as docker,
+            await docker._do_query("_ping", "GET", versioned_api=False),
+        ):
+            pass
 
     async def image(self, name: str) -> Json | None:
         """Returns what is known of an image, or None where the engine does not have it."""

@@ -41,7 +41,7 @@ class DockerExecutor(Executor):
             message = f"DOCKER needs an engine, and there is no {self._engine.url}"
             raise ExecutorError(f"{message}; start one, or set DOCKER_HOST")
         try:
-            await self._engine.version()
+            await self._engine.ping()
         except ExecutorError as exc:
             raise ExecutorError(f"DOCKER needs an engine: {exc}; start it, or set DOCKER_HOST") from exc
         self._reaper.start()

@@ -7,6 +7,7 @@ files -> output opened -> started -> ended -> ``after_script`` in the same conta
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 from executors.base import Attempt, Outcome, Reason, Sink
 from executors.docker.errors import EngineError, EngineLostError, EngineRefusedError
@@ -17,6 +18,8 @@ from executors.ending import Ending, stopped_outcome
 from executors.errors import ExecutorError, ExecutorLostError, ImageError, StartFailedError
 from executors.specs import DockerSpec
 from executors.strays import marks_of
+
+Json = Any  # a JSON value
 
 _KILLED_CODE = 137
 #: From one look for a lost engine to the next, in seconds.
@@ -102,7 +105,10 @@ class DockerRun:
         return await self._start_main()
 
     async def _start_main(self) -> Output:
-        output = Output(await self._engine.attach(self._pod.name), self._sink)
+        try:
+            output = Output(await self._engine.attach(self._pod.name), self._sink)
+        except EngineRefusedError as exc:  # Podman makes the first process here
+            raise self._not_started(exc) from exc
         has_shell = bool(self._spec.script or self._spec.before_script)
         self._stopper = Stopper(self._engine, self._pod.name, has_shell=has_shell)
         try:
@@ -110,14 +116,17 @@ class DockerRun:
             await self._engine.start(self._pod.name)
         except EngineRefusedError as exc:
             output.moving.cancel()
-            if any(words in exc.reason for words in _BAD_IMAGE):
-                raise ImageError(f"image {self._spec.container.image} cannot run this: {exc.reason}") from exc
-            raise StartFailedError(str(exc)) from exc
+            raise self._not_started(exc) from exc
         except BaseException:
             output.moving.cancel()
             raise
         self._stopper.open()
         return output
+
+    def _not_started(self, refusal: EngineRefusedError) -> StartFailedError:
+        if any(words in refusal.reason for words in _BAD_IMAGE):
+            return ImageError(f"image {self._spec.container.image} cannot run this: {refusal.reason}")
+        return StartFailedError(str(refusal))
 
     async def _finish_main(self, output: Output) -> Outcome:
         code = await self._ended(output)
@@ -168,7 +177,7 @@ class DockerRun:
         give_up_s = asyncio.get_running_loop().time() + patience_s
         while asyncio.get_running_loop().time() < give_up_s:
             with contextlib.suppress(EngineError):
-                await self._engine.version()
+                await self._engine.ping()
                 return
             await asyncio.sleep(_LOOK_S)
         marks = marks_of(self._attempt.environment)
@@ -177,11 +186,7 @@ class DockerRun:
         raise ExecutorLostError(f"{loss}; it did not come back within {patience_s:g} s") from loss
 
     async def _failure(self, code: int) -> Outcome:
-        try:
-            state = (await self._engine.inspect(self._pod.name))["State"]
-        except EngineLostError as exc:
-            await self._engine_back(exc)
-            state = (await self._engine.inspect(self._pod.name))["State"]
+        state = await self._last_state()
         if self._was_engine_lost and code >= 128:
             raise ExecutorLostError("the engine went away while the container ran, and ended it")
         limit = self._spec.container.memory_limit
@@ -191,6 +196,13 @@ class DockerRun:
                 return Outcome(Reason.OUT_OF_MEMORY, code, False, message=message)
             return _exited(code, "; one of its processes had been killed for want of memory")
         return _exited(code, "; it may have been killed for want of memory" if code == _KILLED_CODE and limit else "")
+
+    async def _last_state(self) -> Json:
+        try:
+            return (await self._engine.inspect(self._pod.name))["State"]
+        except EngineLostError as exc:
+            await self._engine_back(exc)
+            return (await self._engine.inspect(self._pod.name))["State"]
 
     async def _run_after_script(self) -> None:
         """Runs the lines that follow whatever happened, in the same container; they change no result."""

@@ -85,13 +85,15 @@ class Bench:
         """Starts an attempt."""
         return await self.executor.start(self.attempt(docker, guard), sink or CollectingSink())
 
-    async def run(self, docker: DockerSpec, *paths: str, attempt: Attempt | None = None) -> Ended:
+    async def run(
+        self, docker: DockerSpec, *paths: str, attempt: Attempt | None = None, patience_s: float = PATIENCE_S
+    ) -> Ended:
         """Runs an attempt to its end and brings its results back, and what the paths name."""
         sink = CollectingSink()
         attempt = attempt or self.attempt(docker)
         run = await self.executor.start(attempt, sink)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 outcome = await self.executor.wait(run)
                 await self.executor.collect(run, paths, with_results=True)
         except BaseException as exc:

@@ -107,7 +107,7 @@ async def test_a_gigabyte_goes_in_and_out_with_bounded_memory(bench: Bench) -> N
         file.truncate(GIGABYTE)
     before = peak_bytes()
 
-    ended = await bench.run(docker, "big", attempt=attempt)
+    ended = await bench.run(docker, "big", attempt=attempt, patience_s=240)
 
     assert ended.text == f"{GIGABYTE}\n"
     assert big.stat().st_size == GIGABYTE + 2
