@@ -42,8 +42,9 @@ class TestEngine:
 
     __test__ = False
 
-    def __init__(self, folder: str | None) -> None:
+    def __init__(self, folder: str | None, name: str = "docker") -> None:
         self._folder = folder
+        self._name = name
         self.url = GIVEN
         #: The way over TCP, for clients with the certificate that lies there; an engine that was given has none.
         self.tls_url = ""
@@ -53,8 +54,9 @@ class TestEngine:
         """Starts it, or starts it again."""
         lines = [line.removeprefix("export FORMICARY_TEST_") for line in self._servers("start").splitlines()]
         values = {name: shlex.split(value)[0] for name, _, value in (line.partition("=") for line in lines)}
-        self.url, self.tls_url = values["DOCKER_HOST"], values["DOCKER_TLS_HOST"]
-        self.certs = Path(values["DOCKER_CERT_PATH"])
+        self.url = values[f"{self._name.upper()}_HOST"]
+        self.tls_url = values.get("DOCKER_TLS_HOST", "")
+        self.certs = Path(values.get("DOCKER_CERT_PATH", ""))
 
     def stop(self, *arguments: str) -> None:
         """Ends it; with ``--signal KILL`` as a crash would."""
@@ -63,7 +65,7 @@ class TestEngine:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Stops the engine's process for a while: it takes connections, and answers none."""
-        pid = int(Path(f"{self._folder}/docker/pid").read_text())
+        pid = int(Path(f"{self._folder}/{self._name}/pid").read_text())
         os.kill(pid, signal.SIGSTOP)
         try:
             yield
@@ -75,7 +77,7 @@ class TestEngine:
             sys.executable,
             str(ROOT / "scripts/servers"),
             action,
-            "docker",
+            self._name,
             "--dir",
             str(self._folder),
             *arguments,
@@ -106,16 +108,19 @@ class TestEngine:
 
 
 @contextlib.contextmanager
-def running_engine() -> Iterator[TestEngine]:
-    """Yields an engine that has the image ``busybox:local``; one that was started here is gone afterwards."""
-    if GIVEN:
+def running_engine(name: str = "docker") -> Iterator[TestEngine]:
+    """Yields an engine, ``docker`` or ``podman``, that has the image ``busybox:local``.
+
+    One that was started here is gone afterwards.
+    """
+    if GIVEN and name == "docker":
         engine = TestEngine(None)
         socket = GIVEN.removeprefix("unix://")
         subprocess.run([SCRIPTS / "busybox-image.sh", socket], check=True, capture_output=True)
         yield engine
         return
     folder = tempfile.mkdtemp(prefix="fe-")  # short: a socket's path ends at 107 characters
-    engine = TestEngine(folder)
+    engine = TestEngine(folder, name)
     try:
         engine.start()
         yield engine

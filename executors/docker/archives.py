@@ -215,7 +215,7 @@ def _unpack_all(reader: _PieceReader, targets: Mapping[str, Path]) -> list[str]:
         with tarfile.open(fileobj=buffered, mode="r|", bufsize=PIECE_BYTES, tarinfo=_Member) as archive:
             for member in archive:
                 name = member.name
-                target = _target(posixpath.normpath(name), targets)
+                target = _target(_inner_name(name, targets), targets)
                 if target is not None and not _unpack_one(archive, member, *target, targets):
                     left_out.append(name)
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError) as exc:
@@ -223,6 +223,12 @@ def _unpack_all(reader: _PieceReader, targets: Mapping[str, Path]) -> list[str]:
     while buffered.read(PIECE_BYTES):
         pass  # what follows the end of the archive
     return left_out
+
+
+def _inner_name(name: str, targets: Mapping[str, Path]) -> str:
+    """Returns the plain name of an entry; Podman names those of a volume from its root."""
+    plain = posixpath.normpath(name)
+    return posixpath.normpath(next(iter(targets)) + plain) if plain.startswith("/") else plain
 
 
 def _target(name: str, targets: Mapping[str, Path]) -> tuple[Path, Path] | None:
@@ -248,7 +254,7 @@ def _unpack_one(
     if member.issym():
         return _link(root, path, member.linkname)
     if member.islnk():
-        source = _target(posixpath.normpath(member.linkname), targets)
+        source = _target(_inner_name(member.linkname, targets), targets)
         return source is not None and _hard_link(source[0], source[1], path)
     content = archive.extractfile(member) if member.isreg() else None
     if content is None:

@@ -42,6 +42,8 @@ class Engine:
             silence_s: how long it may give no sign of life while it is waited for.
         """
         self.url = url
+        #: Known after the first ping.
+        self.is_podman = False
         self._connection = Connection(url, silence_s)
         self._calling = self._connection.calling
 
@@ -56,9 +58,9 @@ class Engine:
         """Returns when the engine has answered; Podman takes seconds to say its version."""
         async with (
             self._calling("asking whether it is there", CONNECT_LIMIT_S) as docker,
-            await docker._do_query("_ping", "GET", versioned_api=False),
+            await docker._do_query("_ping", "GET", versioned_api=False) as response,
         ):
-            pass
+            self.is_podman = "Libpod-API-Version" in response.headers
 
     async def image(self, name: str) -> Json | None:
         """Returns what is known of an image, or None where the engine does not have it."""

@@ -194,6 +194,14 @@ class Pod:
             path = posixpath.normpath(posixpath.join(plan.working_dir, place))
             await self._check_lasting(place, path)
             await self._fetch(path, {posixpath.basename(path): folder.path() / place})
+            for mount in self._volumes_below(path) if self._engine.is_podman else ():
+                target = folder.path() / place / posixpath.relpath(mount, path)
+                await self._fetch(mount, {posixpath.basename(mount): target})
+
+    def _volumes_below(self, path: str) -> list[str]:
+        """Returns the volumes within a folder, outer ones first: Podman leaves them out of the folder's archive."""
+        mounts = (posixpath.normpath(volume.mount_path) for volume in self._spec.container.volumes)
+        return sorted(mount for mount in mounts if mount != path and manifest.covers(path, mount))
 
     async def _check_lasting(self, place: str, path: str) -> None:
         """Demands that what is fetched is not gone with the container."""
