@@ -9,7 +9,19 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from benchmarks import artifacts, brokers, budget, caches, containers, idle, latency, recovery, scaling, throughput
+from benchmarks import (
+    artifacts,
+    brokers,
+    budget,
+    caches,
+    containers,
+    elsewhere,
+    idle,
+    latency,
+    recovery,
+    scaling,
+    throughput,
+)
 from benchmarks.report import Figure, table
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
@@ -32,6 +44,8 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "artifacts": artifacts.artifacts,
     "cache": caches.caches,
     "docker": containers.containers,
+    "websocket": elsewhere.websocket,
+    "messaging": elsewhere.messaging,
 }
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,19 +17,24 @@ NOTHING = "method: PYTHON, function: 'benchmarks.tasks:nothing'"
 
 
 @asynccontextmanager
-async def colony(slots: int, broker_url: str | None = None) -> AsyncIterator[wiring.Colony]:
+async def colony(
+    slots: int,
+    broker_url: str | None = None,
+    methods: tuple[str, ...] = ("PYTHON",),
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[wiring.Colony]:
     """Yields a running ``up`` with embedded Postgres (fsync on) and the memory broker, or the one of a URL."""
     with tempfile.TemporaryDirectory(prefix="formicary-bench-") as folder:
-        environment = {"FORMICARY_HOME": folder} | ({} if broker_url is None else {"FORMICARY_BROKER_URL": broker_url})
-        settings = settings_module.load(environment)
-        options = AntOptions(slots=slots, methods=("PYTHON",), python_paths=(str(Path.cwd()),))
+        broker = {} if broker_url is None else {"FORMICARY_BROKER_URL": broker_url}
+        settings = settings_module.load({"FORMICARY_HOME": folder, **broker, **(environment or {})})
+        options = AntOptions(slots=slots, methods=methods, python_paths=(str(Path.cwd()),))
         async with wiring.up(settings, options) as running:
             yield running
 
 
-def wide(count: int) -> str:
-    """Returns a job of ``count`` independent no-op tasks."""
-    tasks = "\n".join(f"  - {{task_type: t{n}, {NOTHING}}}" for n in range(count))
+def wide(count: int, work: str = NOTHING) -> str:
+    """Returns a job of ``count`` independent tasks, which do nothing unless told otherwise."""
+    tasks = "\n".join(f"  - {{task_type: t{n}, {work}}}" for n in range(count))
     return f"job_type: wide-{count}\ntasks:\n{tasks}\n"
 
 

@@ -6,7 +6,7 @@ import time
 
 import asyncpg
 
-from benchmarks.colony import colony, wide
+from benchmarks.colony import NOTHING, colony, wide
 from benchmarks.report import Figure
 from formicary.queen.api.server import ApiServer
 from formicary.wiring import Colony
@@ -26,10 +26,10 @@ async def submit_to_completed() -> list[Figure]:
     ]
 
 
-async def job_times(running: Colony, count: int = 300) -> tuple[float, float]:
-    """Returns how long a job of one no-op task takes over HTTP in an idle colony, p50 and p99, in seconds."""
+async def job_times(running: Colony, count: int = 300, work: str = NOTHING) -> tuple[float, float]:
+    """Returns how long a job of one task takes over HTTP in an idle colony, p50 and p99, in seconds."""
     async with _api(running):
-        await running.manager.save_definition(wide(1))
+        await running.manager.save_definition(wide(1, work))
         p50_s, p99_s = await _client("benchmarks.prober", count)
     return p50_s, p99_s
 
