@@ -10,6 +10,14 @@ BrokerError
 """
 
 
+def words_of(exc: BaseException) -> str:
+    """Returns what a driver's error says, with the name of its class unless it says that itself."""
+    name, words = type(exc).__name__, str(exc)
+    if not words:
+        return name
+    return words if name in words else f"{name}: {words}"
+
+
 class BrokerError(Exception):
     """Root of the brokers' errors."""
 

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
 
 from brokers.base import Message
-from brokers.errors import BrokerRefusedError, BrokerUnavailableError
+from brokers.errors import BrokerRefusedError, BrokerUnavailableError, words_of
 from brokers.kafka_topics import Topics
 from brokers.reconnect import Lifeline
 from brokers.tls import tls_context, untrusted_is_refused
@@ -199,10 +199,10 @@ class Link:
         try:
             yield
         except _REFUSALS as exc:
-            raise BrokerRefusedError(self._url.shown, _text(exc)) from exc
+            raise BrokerRefusedError(self._url.shown, words_of(exc)) from exc
         except _LOSSES as exc:
-            self.lifeline.lost(_text(exc))
-            raise BrokerUnavailableError(self._url.shown, _text(exc)) from exc
+            self.lifeline.lost(words_of(exc))
+            raise BrokerUnavailableError(self._url.shown, words_of(exc)) from exc
         if is_contact:
             self.lifeline.found()
 
@@ -244,7 +244,3 @@ def _nobody_asks(future: "asyncio.Future[Any]") -> None:
     """Takes note of a failure that nobody waits for any more, or the loop would report it."""
     if not future.cancelled():
         future.exception()
-
-
-def _text(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}"

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from brokers.errors import BrokerRefusedError, BrokerUnavailableError
+from brokers.errors import BrokerRefusedError, BrokerUnavailableError, words_of
 
 #: The subscription that nobody consumes: it keeps a topic's messages until they are trimmed.
 KEEPER: Final = "formicary-keeper"
@@ -140,4 +140,4 @@ class Admin:
             async with self._session.request(method, f"{self._url}/admin/v2/{path}", json=body) as response:
                 return response.status, await response.text()
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            raise BrokerUnavailableError(self._url, f"{type(exc).__name__}: {exc}") from exc
+            raise BrokerUnavailableError(self._url, words_of(exc)) from exc

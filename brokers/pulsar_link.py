@@ -14,7 +14,7 @@ import structlog
 
 from brokers.base import Message
 from brokers.calls import end_task
-from brokers.errors import BrokerError, BrokerRefusedError, BrokerUnavailableError
+from brokers.errors import BrokerError, BrokerRefusedError, BrokerUnavailableError, words_of
 from brokers.pulsar_admin import Admin
 from brokers.reconnect import Lifeline
 from brokers.tls import tls_context, untrusted_is_refused
@@ -211,8 +211,8 @@ class Link:
         except (driver.PulsarException, pulsar.PulsarException, OSError, TimeoutError) as exc:
             if isinstance(exc, driver.PulsarException) and exc.error() in _REFUSALS:
                 raise BrokerRefusedError(self._url.shown, str(exc)) from exc
-            self.lifeline.lost(f"{type(exc).__name__}: {exc}")
-            raise BrokerUnavailableError(self._url.shown, f"{type(exc).__name__}: {exc}") from exc
+            self.lifeline.lost(words_of(exc))
+            raise BrokerUnavailableError(self._url.shown, words_of(exc)) from exc
         if is_contact:
             self.lifeline.found()
 

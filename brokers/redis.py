@@ -333,7 +333,8 @@ class RedisBroker(Broker):
 
 def _words(exc: BaseException) -> str:
     """Returns what the server said. Of a pipeline the driver names the command as well, with a piece of the message."""
-    return str(exc).rpartition("caused error: ")[2].strip("(),'")
+    _, is_pipeline, text = str(exc).rpartition("caused error: ")
+    return text.strip("(),'") if is_pipeline else text
 
 
 def _text(value: str | bytes) -> str:

@@ -83,3 +83,12 @@ async def test_a_worker_comes_back_and_drops_what_it_had(ant: Ant, tmp_path: Pat
     async with asyncio.timeout(PATIENCE_S):
         outcomes = [await ant.executor.wait(run) for run in runs]
     assert [outcome.outputs for outcome in outcomes] == [{"count": 2 * size, "longest": "bb"} for size in sizes]
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+async def test_a_worker_that_is_given_no_address_ends_with_a_sentence(command: list[str]) -> None:
+    worker = await asyncio.create_subprocess_exec(*command, "nowhere", stderr=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(PATIENCE_S):
+        _, told = await worker.communicate()
+    assert worker.returncode == 1
+    assert told.decode().count("\n") == 1, told

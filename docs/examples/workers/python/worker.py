@@ -134,13 +134,17 @@ class Worker:
         """Returns when the worker was drained.
 
         Raises:
-            WorkerRefusedError: the ant does not want it.
+            WorkerRefusedError: the ant does not want it, or the address is none.
         """
         pause_s = FIRST_PAUSE_S
         while not self._is_draining:
             try:
                 await self._serve()
                 pause_s = FIRST_PAUSE_S
+            except aiohttp.InvalidURL as error:
+                raise WorkerRefusedError(
+                    f"{self._url!r} is no address of an ant, such as ws://host/v1/workers"
+                ) from error
             except (aiohttp.ClientError, OSError) as error:
                 print(f"{error}; trying again in {pause_s:g} s", flush=True)
             if not self._is_draining:
