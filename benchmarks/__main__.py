@@ -42,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "pending": scaling.pending,
     "recovery": recovery.recovery,
     "artifacts": artifacts.artifacts,
+    "files": artifacts.files,
     "cache": caches.caches,
     "docker": containers.containers,
     "websocket": elsewhere.websocket,

@@ -112,6 +112,14 @@ async def test_a_wrong_digest_is_corrupt(store: ArtifactStore, work: Path) -> No
         await read(store, "k", "0" * 64)
 
 
+@pytest.mark.parametrize("size_bytes", [0, 8 * MEBIBYTE, 8 * MEBIBYTE + 1])
+async def test_a_fetch_of_any_size_is_whole(store: ArtifactStore, work: Path, size_bytes: int) -> None:
+    content = (bytes(number % 251 for number in range(4096)) * (size_bytes // 4096 + 1))[:size_bytes]
+    stored = await store.put("k", write(work, content))
+    await store.fetch("k", work / "target", stored.sha256)
+    assert (work / "target").read_bytes() == content
+
+
 async def test_fetch_writes_the_whole_file(store: ArtifactStore, work: Path) -> None:
     stored = await store.put("k", write(work, b"x" * (MEBIBYTE + 1)))
     await store.fetch("k", work / "target", stored.sha256)
