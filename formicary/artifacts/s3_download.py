@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from aiobotocore.response import StreamingBody
 
 
+#: Pieces that can be written at once.
+_PIECES_LIMIT: Final = 1024
 #: Of a part of a file.
 _PART_BYTES: Final = 8 * 1024 * 1024
 #: Parts of one file that are under way at once.
 _AT_ONCE: Final = 4
+
+_Pieces = AsyncGenerator[list[bytes], None]
 
 
 class Download:
@@ -68,15 +72,21 @@ class Download:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yields the content in chunks of at most 1 MiB; patience begins anew with every byte."""
+        async with contextlib.aclosing(self.pieces()) as many:
+            async for pieces in many:
+                yield b"".join(pieces)
+
+    async def pieces(self) -> AsyncGenerator[list[bytes], None]:
+        """Yields the content as ``chunks`` does, each in the pieces in which it came."""
         pauses = self._connection.pauses()
         while True:
             begun_at = self._position
             body, end = await self._begin()
             try:
                 while self._position < end:
-                    chunk = await self._read(body, end)
-                    self._position += len(chunk)
-                    yield chunk
+                    pieces = await self._read(body, end)
+                    self._position += sum(map(len, pieces))
+                    yield pieces
                 return
             except ArtifactStoreAwayError as exc:
                 failure = exc
@@ -115,13 +125,13 @@ class Download:
             wanted["Range"] = f"bytes={self._position}-{'' if self._end is None else self._end - 1}"
         return wanted
 
-    async def _read(self, body: "StreamingBody", end: int) -> bytes:
+    async def _read(self, body: "StreamingBody", end: int) -> list[bytes]:
         """Returns what comes next: a whole chunk of it, or less at the end or where the connection is cut."""
         came: list[bytes] = []
         wanted_bytes = min(CHUNK_BYTES, end - self._position)
         try:
             async with asyncio.timeout(self._connection.options.timeout_s):
-                while wanted_bytes and (piece := await body.read(wanted_bytes)):
+                while wanted_bytes and len(came) < _PIECES_LIMIT and (piece := await body.read(wanted_bytes)):
                     came.append(piece)
                     wanted_bytes -= len(piece)
         except DRIVER_ERRORS as exc:
@@ -129,7 +139,7 @@ class Download:
                 raise translated(exc, self._verb, self._connection.options.place) from exc
         if not came:
             raise ArtifactStoreAwayError(f"cannot {self._verb}: the connection ended before the content")
-        return b"".join(came)
+        return came
 
 
 class FileDownload:
@@ -147,16 +157,15 @@ class FileDownload:
             ArtifactCorruptError: the digest is another one.
         """
         first = Download(self._connection, self._key, self._name, 0, _PART_BYTES, is_less_enough=True)
-        async with contextlib.aclosing(first.chunks()) as chunks:
-            head = await anext(chunks, b"")
+        async with contextlib.aclosing(first.pieces()) as begun:
+            head: list[bytes] = await anext(begun, [])
             draft = await in_thread("write", lambda: Draft.at(target), Draft.discard)
-            whole = _continued(head, chunks)
             if first.end < first.total_bytes:
-                await self._run_parts(draft, first, whole, sha256)
+                await self._run_parts(draft, first, _continued(head, begun), sha256)
             else:
-                await write_draft(draft, whole, is_durable=False, sha256=sha256)
+                await write_draft(draft, _joined(_continued(head, begun)), is_durable=False, sha256=sha256)
 
-    async def _run_parts(self, draft: Draft, first: Download, begun: AsyncGenerator[bytes, None], sha256: str) -> None:
+    async def _run_parts(self, draft: Draft, first: Download, begun: _Pieces, sha256: str) -> None:
         parts = [_Part(0, first.end, begun), *self._others(first)]
         try:
             async with asyncio.TaskGroup() as group:
@@ -174,26 +183,26 @@ class FileDownload:
         for start in range(first.end, first.total_bytes, _PART_BYTES):
             size_bytes = min(_PART_BYTES, first.total_bytes - start)
             rest = Download(self._connection, self._key, self._name, start, size_bytes, etag=first.etag)
-            yield _Part(start, size_bytes, rest.chunks())
+            yield _Part(start, size_bytes, rest.pieces())
 
     async def _write(self, draft: Draft, part: "_Part") -> None:
         # The first one has begun already, and must not wait for others to end.
         async with self._connection.receiving if part.start else contextlib.nullcontext():
             position = part.start
-            async with contextlib.aclosing(part.chunks) as chunks:
-                async for chunk in chunks:
-                    await in_thread("write", functools.partial(draft.write_at, position, chunk))
-                    position += len(chunk)
+            async with contextlib.aclosing(part.content) as content:
+                async for pieces in content:
+                    await in_thread("write", functools.partial(draft.write_at, position, pieces))
+                    position += sum(map(len, pieces))
         part.is_written.set()
 
 
 class _Part:
     """A part of an object on its way to its place in a file."""
 
-    def __init__(self, start: int, size_bytes: int, chunks: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, start: int, size_bytes: int, content: _Pieces) -> None:
         self.start = start
         self.size_bytes = size_bytes
-        self.chunks = chunks
+        self.content = content
         self.is_written = asyncio.Event()
 
 
@@ -203,7 +212,12 @@ async def _digest(draft: Draft, parts: Iterable[_Part]) -> None:
         await in_thread("read", functools.partial(draft.digest, part.size_bytes))
 
 
-async def _continued(head: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _continued(head: list[bytes], rest: _Pieces) -> _Pieces:
     yield head
-    async for chunk in rest:
-        yield chunk
+    async for pieces in rest:
+        yield pieces
+
+
+async def _joined(many: _Pieces) -> AsyncGenerator[bytes, None]:
+    async for pieces in many:
+        yield b"".join(pieces)
