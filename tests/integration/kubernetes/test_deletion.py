@@ -92,7 +92,7 @@ async def test_a_pod_deleted_after_its_script_has_ended_keeps_the_end_and_says_w
     """Deleted: in its ``after_script``, while it waits to be collected, while it is, and once it was."""
     sink = Listener()
     in_after = await begin(script("true", after_script=("echo after", "sleep 60")), sink)
-    others = [await begin(script("echo a > kept; truncate -s 50G large")) for _ in range(3)]
+    others = [await begin(script("echo a > kept; truncate -s 4G large")) for _ in range(3)]
     waiting, collected, done = others
     outcomes: list[Outcome] = list(await asyncio.gather(*(executor.wait(run) for run in others)))
     await executor.collect(done, ["kept"], with_results=True)
