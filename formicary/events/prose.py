@@ -53,8 +53,8 @@ DELIVERY: Final = """
 COMMANDS: Final = """
 A command is acknowledged at the broker when it is committed and answered; while the database is away, commands wait.
 
-- `idempotency_key`: the same key with the same body is carried out once, for as long as the job is kept, and answered
-  each time with `is_new` false. With another body it is refused. Without a key, the message's own id is the key: that
+- `idempotency_key`: the same key with the same body is carried out once in seven days, and answered each time
+  with `is_new` false. With another body it is refused. Without a key, the message's own id is the key: that
   covers what the broker delivers twice, not what you send twice.
 - `reply_to`: letters, digits, `.`, `_` and `-`; of the topics that begin with `formicary.` only
   `formicary.replies.<name>`. Use one topic per service and tell answers apart by `correlation_id`.

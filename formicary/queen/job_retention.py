@@ -8,6 +8,7 @@ Rules:
 - Objects go before the rows that name them. A content of an artifact goes if nobody else needs it.
 - Where others use the store its objects stay: the other colony may have begun as a copy of this database, and have the
   same jobs.
+- Keys of submissions go after their seven days, whatever became of their jobs.
 - The leading queen does it, so that it is done once. Nothing breaks where two do.
 """
 
@@ -32,6 +33,8 @@ log = structlog.get_logger(__name__)
 POLL_S: Final = 30.0
 #: Jobs that are deleted in one statement.
 BATCH: Final = 500
+#: How long a submission's key answers with its job, in seconds.
+KEYS_KEPT_S: Final = 7 * 86_400.0
 
 
 class Leadership(Protocol):
@@ -100,6 +103,8 @@ class JobRetention(Service):
             await self._clear()
             count += deleted
             if deleted < BATCH:
+                while await self._jobs.forget_keys(KEYS_KEPT_S):
+                    pass
                 break
         if count:
             log.info("jobs_deleted", count=count)

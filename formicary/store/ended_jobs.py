@@ -53,6 +53,12 @@ _FORGET = """
 DELETE FROM deleted_jobs d WHERE job_id = ANY ($1::uuid[])
     AND NOT EXISTS (SELECT FROM artifacts a WHERE a.job_id = d.job_id) RETURNING 1"""
 
+_OLD_KEYS = """
+WITH gone AS (DELETE FROM idempotency_keys WHERE (group_id, key) IN (
+    SELECT group_id, key FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1)
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING 1)
+SELECT count(*) AS count FROM gone"""
+
 #: Rows that one statement deletes at most.
 ROWS: Final = 10_000
 
@@ -102,6 +108,11 @@ class EndedJobs:
     async def forget(self, job_ids: Sequence[JobId]) -> int:
         """Takes the notes of deleted jobs away of which nothing is left; returns how many."""
         return len(await self._database.fetch(_FORGET, job_ids))
+
+    async def forget_keys(self, taken_before_s: float) -> int:
+        """Deletes some of the keys of submissions that were taken so long ago, oldest first; returns how many."""
+        row = await self._database.fetch_one(_OLD_KEYS, taken_before_s, ROWS)
+        return 0 if row is None else int(row["count"])
 
     async def _clear(self, table: str, job_ids: Sequence[JobId]) -> int:
         row = await self._database.fetch_one(_ROWS.format(table), job_ids, ROWS)

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -177,13 +176,6 @@ class JobStore:
     async def set_waiting(self, reasons: Mapping[JobId, str | None]) -> None:
         """Writes why PENDING jobs wait (None: no reason); leaves out jobs that changed or are changing."""
         await self._database.fetch(_SET_WAITING, list(reasons), list(reasons.values()))
-
-    async def purge_idempotency_keys(self, older_than: timedelta) -> None:
-        """Deletes keys that were taken longer ago than this."""
-        await self._database.fetch(
-            "DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1)",
-            older_than.total_seconds(),
-        )
 
 
 def submission(jobs: Sequence[NewJob]) -> Sequence[Sequence[object]]:

@@ -170,6 +170,21 @@ async def test_objects_of_deleted_jobs_go_unless_another_colony_uses_the_store(
     assert await jobs.count("log_parts") == await jobs.count("deleted_jobs") == 0
 
 
+async def test_keys_of_submissions_are_forgotten_after_seven_days(
+    jobs: Jobs, make_job: Callable[..., NewJob], tmp_path: Path
+) -> None:
+    store, clock = LocalStore(tmp_path), SystemClock()
+    contents = Retention(Blobs(store), References(jobs.database), clock, 3600.0)
+    retention = JobRetention(jobs.ended, store, contents, Leader(), clock, keep_s=None, only_published=False)
+    outcomes = []
+    for age_days in (0, 6.9, 7.1):
+        await jobs.execute("UPDATE idempotency_keys SET created_at = now() - make_interval(secs => $1)", age_days * DAY)
+        await retention.run_once()
+        submission = make_job(idempotency_key="k", body_sha256="b")
+        outcomes += [stored.outcome for stored in await JobStore(jobs.database).insert([submission])]
+    assert outcomes == ["CREATED", "EXISTING", "CREATED"]
+
+
 async def fill(jobs: Jobs, job_id: JobId, sha256: str) -> None:
     """Writes a row of each kind."""
     now = datetime.now(UTC)

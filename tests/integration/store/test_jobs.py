@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 
@@ -128,16 +127,6 @@ async def test_a_job_made_for_the_newest_version_is_stale_once_there_is_a_newer_
 
     assert [item.outcome for item in outcomes] == ["STALE", "STALE", "EXISTING", "CREATED"]
     assert (await _count(database, "jobs"), await _count(database, "idempotency_keys")) == (2, 1)
-
-
-async def test_purged_keys_may_be_used_again(store: JobStore, make_job: MakeJob) -> None:
-    first, second, third = (make_job(idempotency_key="k", body_sha256="b") for _ in range(3))
-    await store.insert([first])
-
-    await store.purge_idempotency_keys(timedelta(days=7))
-    assert [item.outcome for item in await store.insert([second])] == ["EXISTING"]
-    await store.purge_idempotency_keys(timedelta(0))
-    assert [item.outcome for item in await store.insert([third])] == ["CREATED"]
 
 
 @pytest.mark.parametrize("changes", [{"params": '"\0"'}, {"labels": "\udfff"}, {"priority": 2**31}])
