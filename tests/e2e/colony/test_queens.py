@@ -67,7 +67,7 @@ def test_a_queen_that_wakes_after_its_lease_starts_nothing_and_commits_nothing(s
     colony.until(lambda: stage.owners() == {"q1": 8, "q2": 8}, "each owns its share")
     tasks = [stage.shop.shell("first", "sleep 1"), stage.shop.shell("second", "sleep 0.1", "first")]
     jobs = stage.submit(wakes, "slow", *tasks, count=MANY)
-    colony.until(lambda: len(stage.ledger) == MANY, "every first task runs")
+    colony.until(lambda: all(stage.lines(job_id, "first", "start") for job_id in jobs), "every first task was begun")
     sleeps.send(signal.SIGSTOP)
     before = {job_id: wait_for_end(wakes, job_id) for job_id in jobs}
     assert {job["state"] for job in before.values()} == {"COMPLETED"}
