@@ -17,5 +17,5 @@ def test_every_column_has_a_comment() -> None:
 def test_every_table_has_a_comment() -> None:
     tables = re.findall(r"^CREATE TABLE (\w+)", TABLES, re.MULTILINE)
 
-    assert len(tables) == 15
+    assert len(tables) == 16
     assert tables == re.findall(r"^COMMENT ON TABLE (\w+)", TABLES, re.MULTILINE)
