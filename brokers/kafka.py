@@ -62,6 +62,7 @@ class KafkaBroker(Broker):
         for subscription in list(self._subscriptions):
             await subscription.close()
         self._calls.close()
+        await self._readers.close()
         await self._link.close()
 
     async def publish(self, messages: Sequence[Message]) -> None:

@@ -87,14 +87,12 @@ class Link:
 
     async def _probe(self) -> None:
         """Connects once by hand: a client's start would say that it failed, but not why."""
-        settings = self._settings()
-        servers = settings.pop("bootstrap_servers")
-        for number, server in enumerate(servers, 1):
+        for number, server in enumerate(self._url.hosts, 1):
             host, _, port = server.rpartition(":")
             try:
-                connection = await create_conn(host.strip("[]"), int(port), **settings)
+                connection = await self.connect(host.strip("[]"), int(port))
             except (TimeoutError, kafka.KafkaConnectionError, OSError):
-                if number == len(servers):
+                if number == len(self._url.hosts):
                     raise
             else:
                 connection.close()
@@ -153,20 +151,22 @@ class Link:
         """Makes the topics that do not exist."""
         await self._topics.ensure(topics)
 
-    async def ask_leader(self, topic: str, request: Any, lane: str | None) -> Any:
-        """Returns the answer of the server that leads a topic to a request of the driver's protocol.
-
-        Args:
-            lane: a connection for this request and what is asked on it later; None shares the producer's.
-        """
+    async def leader(self, topic: str) -> tuple[str, int]:
+        """Returns host and port of the server that leads a topic."""
         await self.ensure([topic])
         await self._producer.partitions_for(topic)
-        client = self._producer.client
-        node = client.cluster.leader_for_partition(partition(topic))
-        if node is None or node < 0:
+        cluster = self._producer.client.cluster
+        server = cluster.broker_metadata(cluster.leader_for_partition(partition(topic)))
+        if server is None:
             self.forget_topics()
             raise kafka.LeaderNotAvailableError(topic)
-        return await client.send(node, request, **({} if lane is None else {"group": lane}))
+        return server.host, server.port
+
+    async def connect(self, host: str, port: int) -> Any:
+        """Returns a connection of the driver's to one server, for requests of its protocol."""
+        settings = self._settings()
+        del settings["bootstrap_servers"]
+        return await create_conn(host, port, **settings)
 
     def forget_topics(self) -> None:
         """Has every topic and its leader looked for again, when they are used the next time."""

@@ -5,13 +5,14 @@ on the way of every message. What it knows beside, groups and resets, has no par
 
 Rules:
 
-- The server answers the requests of one connection in their order, so each fetch under way has a connection (a lane) to
+- The server answers the requests of one connection in their order, so each request under way has a connection to
   itself. One whose caller was cancelled gets its answer first, then serves another.
+- These connections are made side by side. A client of the driver would make them one after the other, its own too,
+  which after a loss of the server keeps everything waiting.
 - What came beyond the wanted count is kept for the read that follows.
 """
 
 import asyncio
-import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
@@ -46,10 +47,18 @@ class Readers:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._lanes: list[str] = []
-        self._lane_numbers = itertools.count()
+        self._connections: set[Any] = set()
+        #: Those that no request is under way on, with host and port.
+        self._idle: list[tuple[tuple[str, int], Any]] = []
         #: Log and offset -> the records from there on.
         self._ahead: OrderedDict[tuple[str, int], Sequence[Any]] = OrderedDict()
+
+    async def close(self) -> None:
+        """Disconnects; requests under way fail."""
+        connections, self._connections = self._connections, set()
+        self._idle.clear()
+        for connection in connections:
+            connection.close()
 
     async def place(self, topic: str, after: Position | Edge) -> int:
         """Returns the offset behind a position."""
@@ -87,9 +96,8 @@ class Readers:
     async def _fetch(self, topic: str, offset: int, wait_s: float) -> tuple[int, Sequence[Any]]:
         wait_ms = int(min(wait_s, _WAIT_S) * 1000)
         where = [(topic, [(0, offset, _FETCH_BYTES)])]
-        lane = self._lanes.pop() if self._lanes else f"log {next(self._lane_numbers)}"
-        answer = asyncio.ensure_future(self._ask(topic, FetchRequest(wait_ms, 1, _FETCH_BYTES, 0, where), lane))
-        answer.add_done_callback(lambda done: self._answered(lane, done))
+        answer = asyncio.ensure_future(self._ask(topic, FetchRequest(wait_ms, 1, _FETCH_BYTES, 0, where)))
+        answer.add_done_callback(_nobody_asks)
         *_, data = await asyncio.shield(answer)
         records: list[Any] = []
         batches = MemoryRecords(data)
@@ -102,18 +110,13 @@ class Readers:
             offset = max(offset, batch.next_offset)
         return offset, records
 
-    def _answered(self, lane: str, answer: "asyncio.Future[Any]") -> None:
-        self._lanes.append(lane)
-        if not answer.cancelled():
-            answer.exception()  # its caller may be gone
-
     async def _edge(self, topic: str, edge: int) -> int:
         *_, offset = await self._ask(topic, OffsetRequest(-1, 0, [(topic, [(0, edge)])]))
         return int(offset)
 
-    async def _ask(self, topic: str, request: Any, lane: str | None = None) -> Any:
+    async def _ask(self, topic: str, request: Any) -> Any:
         """Returns what the leader of a log says of its partition."""
-        answer = await self._link.ask_leader(topic, request, lane)
+        answer = await self._answer(await self._link.leader(topic), request)
         ((_, (facts,)),) = answer.topics
         error = kafka.for_code(facts[1])
         if error is kafka.OffsetOutOfRangeError:
@@ -123,6 +126,34 @@ class Readers:
         if error is not kafka.NoError:
             raise error(topic)
         return facts
+
+    async def _answer(self, server: tuple[str, int], request: Any) -> Any:
+        connection = self._pick(server) or await self._connect(server)
+        try:
+            answer = await connection.send(request)
+        except BaseException:
+            self._connections.discard(connection)
+            connection.close()
+            raise
+        self._idle.append((server, connection))
+        return answer
+
+    def _pick(self, server: tuple[str, int]) -> Any:
+        while found := next((item for item in self._idle if item[0] == server), None):
+            self._idle.remove(found)
+            if found[1].connected():
+                return found[1]
+            self._connections.discard(found[1])
+        return None
+
+    async def _connect(self, server: tuple[str, int]) -> Any:
+        try:
+            connection = await self._link.connect(*server)
+        except BaseException:
+            self._link.forget_topics()  # another one may lead by now
+            raise
+        self._connections.add(connection)
+        return connection
 
 
 def position_of(offset: int) -> Position:
@@ -139,3 +170,9 @@ def offset_of(topic: str, position: Position) -> int:
     if not position.isdigit():
         raise PositionTrimmedError(topic)
     return int(position)
+
+
+def _nobody_asks(answer: "asyncio.Future[Any]") -> None:
+    """Takes note of a failure whose caller may be gone."""
+    if not answer.cancelled():
+        answer.exception()
