@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from brokers.errors import BrokerRefusedError
+from brokers.errors import BrokerRefusedError, BrokerUnavailableError
 from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.blobs import Blobs
 from formicary.bell import Bell
@@ -230,8 +230,11 @@ class Queen:
         """Waits until everything that ants said is stored."""
         clock, bus = self._ground.clock, self._ground.bus
         deadline = clock.boottime() + FLUSH_S
-        while await bus.depth(topics.LOGS, topics.LOG_WRITERS) and clock.boottime() < deadline:
-            await clock.sleep(0.01)
+        try:
+            while await bus.depth(topics.LOGS, topics.LOG_WRITERS) and clock.boottime() < deadline:
+                await clock.sleep(0.01)
+        except BrokerUnavailableError as error:
+            log.info("lines_left_to_other_queens", reason=error.reason)
 
 
 class _LogBacklog:
