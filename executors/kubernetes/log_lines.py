@@ -32,7 +32,7 @@ class LogLines:
 
     def resume(self) -> None:
         """Says that a new stream begins."""
-        if self._time is not None:
+        if self._time is not None and not self._is_old(self._time, self._met[self._time]):
             already = self._broken[2] if self._broken and self._broken[:2] == (self._time, self._met[self._time]) else 0
             self._broken = (self._time, self._met[self._time], max(self._line_bytes, already))
         self._met.clear()
@@ -68,11 +68,15 @@ class LogLines:
         self._time = time
         self._line_bytes = 0
         number = self._met[time] = self._met.get(time, 0) + 1
-        is_old = number <= self._given.get(time, 0) or self._is_forgotten(time)
+        is_old = self._is_old(time, number)
         self._skip = _EVERYTHING if is_old else 0
         if not is_old and self._broken is not None and self._broken[:2] == (time, number):
             self._skip = self._broken[2]
         self.newest = max(self.newest, time)
+
+    def _is_old(self, time: bytes, number: int) -> bool:
+        """Whether a line, the ``number``-th of its time, was given whole."""
+        return number <= self._given.get(time, 0) or self._is_forgotten(time)
 
     def _is_forgotten(self, time: bytes) -> bool:
         return len(self._given) >= REMEMBERED and time < next(iter(self._given))

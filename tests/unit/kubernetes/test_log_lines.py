@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from executors.kubernetes.log_lines import REMEMBERED, LogLines, MarkFinder
@@ -22,6 +22,7 @@ LINES = st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=6).map(lambda t
 
 
 @given(lines=LINES, cuts=st.lists(st.integers(0, 200), max_size=5), sizes=st.lists(st.integers(1, 7), min_size=1))
+@example(lines=[(0, b"\n"), *[(0, b"\0\n")] * 4], cuts=[163, 31], sizes=[1])  # then within a line that was whole before
 def test_every_byte_comes_once_however_often_the_stream_breaks_off(
     lines: list[tuple[int, bytes]], cuts: list[int], sizes: list[int]
 ) -> None:
