@@ -16,7 +16,7 @@ import structlog
 from executors.base import Attempt, Outcome, Reason, Run
 from executors.errors import ExecutorError
 from formicary.ant import outputs
-from formicary.ant.assignments import Assignment, Phase
+from formicary.ant.assignments import Assignment
 from formicary.ant.caches import Caches, CacheUse
 from formicary.ant.deadlines import Deadlines
 from formicary.ant.errors import TransferError
@@ -78,7 +78,6 @@ class Runner:
 
     async def run(self, assignment: Assignment) -> None:
         """Runs one attempt to its reported end, and frees its slot."""
-        assignment.phase = Phase.RUNNING
         assignment.started_at = self._clock.now()
         self._reporter.begun(assignment)
         folder = self._folders.fresh()

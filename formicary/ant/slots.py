@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from formicary.ant.assignments import Assignment, Key
+from formicary.ant.assignments import Assignment, Key, Phase
 
 
 class Slots:
@@ -39,7 +39,10 @@ class Slots:
         if self.running >= self._slots or not self._waiting:
             return None
         self.running += 1
-        return self._waiting.popitem(last=False)[1]
+        _, assignment = self._waiting.popitem(last=False)
+        # From here on it is stopped and waited for, though its worker has yet to begin.
+        assignment.phase = Phase.RUNNING
+        return assignment
 
     def release(self) -> None:
         """Frees a slot that ``take`` gave."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from brokers.base import Position
 from formicary.ant.ant import Ant
 from formicary.ant.errors import AntIdHeldError
-from formicary.bus import Bus, BusSubscription
+from formicary.bus import Bus, BusSubscription, Packet
 from formicary.events import topics
 from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, Held
 from formicary.events.base import Event
@@ -154,6 +155,22 @@ async def test_no_life_is_announced_before_the_work_of_the_former_is_over(
     new = leased.registration.incarnation
     assert new not in {event.incarnation for event in before if isinstance(event, AntRegistered)}
     assert new in {event.incarnation for event in await listener.hear(AntRegistered)}
+
+
+async def test_what_was_accepted_as_its_incarnation_ended_never_begins(
+    ant: Ant, owner: ScriptedOwner, listener: Listener, tmp_path: Path
+) -> None:
+    dispatch = owner.dispatch(python("os:mkdir", str(tmp_path / "ran")))
+    old = ant.registration.incarnation
+
+    # Both come to the loop in one turn, as they may after a pause: the worker of the attempt has yet to begin.
+    ant._intake.handle([Packet(Position(b"1"), (dispatch,), "queen", None)])
+    ant._end_incarnation(old)
+
+    (left,) = await listener.hear(AntLeft)
+    assert (left.incarnation, left.attempts) == (old, (Held(SHARD, owner.job_id, 0, 1),))
+    await ant._intake.idle()
+    assert not (tmp_path / "ran").exists()
 
 
 async def test_an_ant_that_was_counted_lost_begins_a_new_incarnation(
