@@ -137,6 +137,7 @@ class KafkaBroker(Broker):
 
     async def delete_topic(self, topic: str) -> None:
         """Deletes the topic's records."""
+        self._readers.forget(topic)
         await self._call(lambda: self._delete_records(topic, -1))
 
     async def _depth(self, topic: str, group: str) -> int:
@@ -147,6 +148,7 @@ class KafkaBroker(Broker):
 
     async def discard_topic(self, topic: str) -> None:
         """Deletes a topic, and with it what groups have committed of it."""
+        self._readers.forget(topic)
         await self._call(partial(self._discard, topic))
 
     async def _discard(self, topic: str) -> None:

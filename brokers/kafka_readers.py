@@ -60,6 +60,11 @@ class Readers:
         for connection in connections:
             connection.close()
 
+    def forget(self, topic: str) -> None:
+        """Lets go of what was fetched of a topic that is deleted now."""
+        for kept in [key for key in self._ahead if key[0] == topic]:
+            del self._ahead[kept]
+
     async def place(self, topic: str, after: Position | Edge) -> int:
         """Returns the offset behind a position."""
         if after is Edge.START:

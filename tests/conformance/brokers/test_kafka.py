@@ -9,7 +9,8 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from structlog.testing import capture_logs
 
-from brokers.errors import BrokerRefusedError
+from brokers.base import START
+from brokers.errors import BrokerRefusedError, PositionTrimmedError
 from brokers.kafka_durability import judged
 
 Server = Any  # the fixture's class lives in conftest, which cannot be imported
@@ -116,3 +117,14 @@ def test_settings_with_which_confirmed_messages_could_be_lost(
 ) -> None:
     settings = {"min.insync.replicas": in_sync, "unclean.leader.election.enable": unclean}
     assert [item.setting for item in judged(copies, settings) if not item.is_met] == weak
+
+
+async def test_what_was_fetched_ahead_of_a_deleted_topic_is_not_read(server_rig: Rig) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await broker.publish(server_rig.messages(topic, "a", "b", "c"))
+    (first,) = await broker.read(topic, START, 1, 5.0)
+
+    await broker.delete_topic(topic)
+
+    with pytest.raises(PositionTrimmedError):
+        await broker.read(topic, first.position, 10, 0.0)
