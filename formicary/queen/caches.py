@@ -14,7 +14,7 @@ Rules:
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -23,6 +23,7 @@ from formicary.artifacts.caches import ROOT, CacheEntry, CacheScope, millisecond
 from formicary.clock import Clock
 from formicary.errors import FormicaryError
 from formicary.metrics import CACHE_BYTES, CACHES_EVICTED
+from formicary.queen.leadership import Leadership
 from formicary.service import Service
 from formicary.store.caches import CacheName, CacheUses
 
@@ -37,14 +38,6 @@ GRACE_S: Final = 600.0
 
 LastUse = Callable[[CacheEntry], int]
 """When an archive was used last, in milliseconds since 1970."""
-
-
-class Leadership(Protocol):
-    """Who leads the colony."""
-
-    def leader_epoch(self) -> int | None:
-        """Returns the epoch in which this queen leads; None where another does."""
-        ...
 
 
 class CacheLimits(NamedTuple):

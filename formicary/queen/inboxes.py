@@ -22,8 +22,8 @@ from formicary.bus import Bus
 from formicary.clock import Clock
 from formicary.events import topics
 from formicary.ids import AntId
+from formicary.queen.leadership import Leadership
 from formicary.queen.registry import AntRegistry
-from formicary.queen.retention import Leadership
 from formicary.service import Service
 
 log = structlog.get_logger(__name__)

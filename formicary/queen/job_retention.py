@@ -24,6 +24,7 @@ from formicary.clock import Clock
 from formicary.errors import FormicaryError
 from formicary.ids import least_id
 from formicary.metrics import JOBS_DELETED
+from formicary.queen.leadership import Leadership
 from formicary.service import Service
 from formicary.store.ended_jobs import EndedJobs
 
@@ -35,14 +36,6 @@ POLL_S: Final = 30.0
 BATCH: Final = 500
 #: How long a submission's key answers with its job, in seconds.
 KEYS_KEPT_S: Final = 7 * 86_400.0
-
-
-class Leadership(Protocol):
-    """Who leads the colony."""
-
-    def leader_epoch(self) -> int | None:
-        """Returns the epoch in which this queen leads; None where another does."""
-        ...
 
 
 class Contents(Protocol):

@@ -12,7 +12,7 @@ Rules:
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ from formicary.events.public import JobStateChanged, LifecycleEvent, TaskStateCh
 from formicary.ids import Incarnation, ant_of
 from formicary.metrics import LIFECYCLE_EVENTS
 from formicary.outage import Outage
+from formicary.queen.leadership import Leadership
 from formicary.service import Service
 from formicary.store.lifecycle import Change, LifecycleStore
 
@@ -46,14 +47,6 @@ _TEXT_LIMIT: Final = 4000
 _BODY_BYTES: Final = 64 * 1024
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Leadership(Protocol):
-    """Who leads the colony."""
-
-    def leader_epoch(self) -> int | None:
-        """Returns the epoch in which this queen leads; None where another does."""
-        ...
 
 
 class LifecyclePublisher(Service):

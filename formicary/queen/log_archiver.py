@@ -17,7 +17,7 @@ import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -26,6 +26,7 @@ from formicary.clock import Clock
 from formicary.errors import FormicaryError
 from formicary.ids import JobId, new_job_id
 from formicary.metrics import LOG_LINES_ARCHIVED
+from formicary.queen.leadership import Leadership
 from formicary.queen.log_archive import PartWriter
 from formicary.queen.log_reader import LogSources
 from formicary.service import Service
@@ -51,14 +52,6 @@ _ALL: Final = 2**63 - 1
 #: A part ends with the page by which its object reaches this size.
 PART_BYTES: Final = 64 * 1024 * 1024
 _KEY: Final = re.compile(rf"{PREFIX}(?P<job_id>[0-9a-f-]{{36}})/\d+-(?P<epoch>\d+)-[0-9a-f]+\.jsonl\.zst")
-
-
-class Leadership(Protocol):
-    """Who leads the colony."""
-
-    def leader_epoch(self) -> int | None:
-        """Returns the epoch in which this queen leads; None where another does."""
-        ...
 
 
 class _Draft(NamedTuple):

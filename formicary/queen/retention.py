@@ -10,7 +10,7 @@ Rules:
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -20,6 +20,7 @@ from formicary.artifacts.sweeping import Sweeper, Swept
 from formicary.clock import Clock
 from formicary.errors import FormicaryError
 from formicary.metrics import ARTIFACTS_EXPIRED, CONTENTS_DELETED
+from formicary.queen.leadership import Leadership
 from formicary.service import Service
 from formicary.store.references import References
 
@@ -33,14 +34,6 @@ BATCH: Final = 1000
 FIRST_SWEEP_S: Final = 300.0
 #: What a dead writer left is deleted after so long, in seconds: longer than any upload takes.
 LEFTOVERS_S: Final = 7 * 86400.0
-
-
-class Leadership(Protocol):
-    """Who leads the colony."""
-
-    def leader_epoch(self) -> int | None:
-        """Returns the epoch in which this queen leads; None where another does."""
-        ...
 
 
 class Expired(NamedTuple):
