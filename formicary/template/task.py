@@ -26,13 +26,27 @@ Value = Any  # whatever a template handles
 
 _SHELL_KEYS = {"script": False, "before_script": False, "after_script": False, "environment": False}
 _CONTAINER_KEYS = {**_SHELL_KEYS, "container": False, "services": False}
+_POD_KEYS = dict.fromkeys(
+    (
+        "env_from",
+        "node_selector",
+        "tolerations",
+        "pod_labels",
+        "pod_annotations",
+        "service_account",
+        "image_pull_secrets",
+        "priority_class",
+        "security_context",
+    ),
+    False,
+)
 #: The keys of each spec that hold templates, and whether a lone expression keeps its type there.
 _SPEC_KEYS: dict[type[msgspec.Struct], dict[str, bool]] = {
     ShellSpec: _SHELL_KEYS,
     HttpSpec: {"url": False, "headers": False, "query": False, "form": False, "body": True},
     PythonSpec: {"function": False, "args": True, "kwargs": True},
     DockerSpec: _CONTAINER_KEYS,
-    KubernetesSpec: _CONTAINER_KEYS,
+    KubernetesSpec: {**_CONTAINER_KEYS, **_POD_KEYS, "affinity": True},
     WebsocketSpec: {"payload": True},
     MessagingSpec: {"topic": False, "reply_topic": False, "key": False, "headers": False, "body": True},
     DummySpec: {"lines": False, "outputs": True},

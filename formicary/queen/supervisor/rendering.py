@@ -21,8 +21,6 @@ from formicary.template.context import JobScope, TaskContext
 
 Json = Any  # a JSON value
 
-#: Whose all jobs are, until there are groups.
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.json.Decoder(dict).decode
 

@@ -1,10 +1,21 @@
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
+from msgspec.inspect import AnyType, DictType, NoneType, StrType, StructType, Type, UnionType, VarTupleType, type_info
 
-from executors.specs import DummySpec, HttpSpec, MessagingSpec, PythonSpec, ShellSpec, WebsocketSpec
+from executors.specs import (
+    ContainerSpec,
+    DummySpec,
+    HttpSpec,
+    KubernetesSpec,
+    MessagingSpec,
+    PythonSpec,
+    ShellSpec,
+    Spec,
+    WebsocketSpec,
+)
 from formicary.model.definition import ArtifactsPolicy, CachePolicy, JobDefinition, TaskDefinition
 from formicary.model.jobs import ArtifactRef
 from formicary.model.states import TaskState
@@ -111,6 +122,44 @@ def test_types_are_kept_where_a_key_takes_any_value_and_only_there() -> None:
     )
     dummy = DummySpec(lines=("{{ n }}",), outputs={"n": "{{ n }}"})
     assert rendered(given, method="DUMMY", spec=dummy).spec == DummySpec(lines=("3",), outputs={"n": 3})
+
+
+@pytest.mark.parametrize("kind", get_args(Spec))
+def test_no_template_that_a_definition_may_hold_is_left_in_what_an_ant_gets(kind: type[msgspec.Struct]) -> None:
+    # The words that choose among ants and requests are refused as templates when the definition is read.
+    words = {"HTTP_POST_JSON", "m", "gpu"}
+    spec = filled(type_info(kind), "")
+    result = rendered(context(a="v"), spec=spec)
+    assert set(texts(msgspec.to_builtins(result.spec))) <= {"v", "k", kind.__struct_config__.tag, *words}
+
+
+def filled(kind: Type, name: str) -> Any:
+    """Returns a value of a type with a template in every text but keys and what is refused as one."""
+    if isinstance(kind, StructType):
+        return kind.cls(**{field.name: filled(field.type, field.name) for field in kind.fields})
+    if isinstance(kind, UnionType):
+        return filled(next(each for each in kind.types if not isinstance(each, NoneType)), name)
+    if isinstance(kind, VarTupleType):
+        return (filled(kind.item_type, name),)
+    if isinstance(kind, DictType):
+        return {"k": filled(kind.value_type, name)}
+    if isinstance(kind, StrType | AnyType):
+        return {"method": "HTTP_POST_JSON", "worker_method": "m", "worker_tags": "gpu"}.get(name, "{{ a }}")
+    return 1
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from texts(each)
+
+
+def test_types_are_kept_in_the_affinity_of_a_pod() -> None:
+    spec = KubernetesSpec(container=ContainerSpec(image="i"), affinity={"podAffinity": {"weight": "{{ n }}"}})
+    result = rendered(context(n=3), method="KUBERNETES", spec=spec).spec
+    assert isinstance(result, KubernetesSpec)
+    assert result.affinity == {"podAffinity": {"weight": 3}}
 
 
 def test_a_form_is_rendered_as_text() -> None:
