@@ -1,7 +1,7 @@
 """Folders as tar archives, both ways, with bounded memory: what goes into a container and what comes out of one.
 
-What comes out is not trusted: nothing is written outside the target or through a symlink, a link that leads out is left
-out, and so is whatever is neither file, folder nor link.
+What comes out is not trusted: nothing is written outside of a target's base or through a symlink, and no symlink is
+made that could lead out of it. Whatever is neither file, folder nor link is left out.
 """
 
 import asyncio
@@ -10,8 +10,10 @@ import io
 import os
 import posixpath
 import queue
+import shutil
 import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -113,8 +115,28 @@ def _padding(size: int) -> bytes:
     return bytes(-size % _BLOCK_BYTES)
 
 
-async def unpack(pieces: AsyncIterator[bytes], targets: Mapping[str, Path]) -> list[str]:
-    """Unpacks an archive; returns the names that were left out.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A place for what is unpacked: the path ``place`` below ``base``, a folder that nothing leaves."""
+
+    base: Path
+    place: str = "."
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What became of an archive's entries that are no plain files and folders, by their paths below the base."""
+
+    #: Symlinks that were made; none leads out of the base.
+    links: list[str] = field(default_factory=list)
+    #: Symlinks that were not made: their text alone does not tell that they stay inside.
+    astray: list[str] = field(default_factory=list)
+    #: All else.
+    left_out: list[str] = field(default_factory=list)
+
+
+async def unpack(pieces: AsyncIterator[bytes], targets: Mapping[str, Target]) -> Unpacked:
+    """Unpacks an archive; files and links in its way are replaced.
 
     Args:
         pieces: the archive.
@@ -144,7 +166,7 @@ async def unpack(pieces: AsyncIterator[bytes], targets: Mapping[str, Path]) -> l
     return work.result()
 
 
-async def _room_or_end(room: asyncio.Semaphore, work: "asyncio.Future[list[str]]") -> None:
+async def _room_or_end(room: asyncio.Semaphore, work: "asyncio.Future[Unpacked]") -> None:
     if not room.locked():
         await room.acquire()
         return
@@ -207,57 +229,68 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _unpack_all(reader: _PieceReader, targets: Mapping[str, Path]) -> list[str]:
-    left_out: list[str] = []
+def _unpack_all(reader: _PieceReader, targets: Mapping[str, Target]) -> Unpacked:
+    done = Unpacked()
     buffered = io.BufferedReader(reader, PIECE_BYTES)
     name = ""
     try:
         with tarfile.open(fileobj=buffered, mode="r|", bufsize=PIECE_BYTES, tarinfo=_Member) as archive:
             for member in archive:
                 name = member.name
-                target = _target(_inner_name(name, targets), targets)
-                if target is not None and not _unpack_one(archive, member, *target, targets):
-                    left_out.append(name)
+                found = _target(_inner_name(name, targets), targets)
+                if found is not None:
+                    _unpack_one(archive, member, *found, targets, done)
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError) as exc:
         raise tarfile.ReadError(f"the archive is damaged at its entry {name!r}, or just behind: {exc}") from exc
     while buffered.read(PIECE_BYTES):
         pass  # what follows the end of the archive
-    return left_out
+    return done
 
 
-def _inner_name(name: str, targets: Mapping[str, Path]) -> str:
+def _inner_name(name: str, targets: Mapping[str, Target]) -> str:
     """Returns the plain name of an entry; Podman names those of a volume from its root."""
     plain = posixpath.normpath(name)
     return posixpath.normpath(next(iter(targets)) + plain) if plain.startswith("/") else plain
 
 
-def _target(name: str, targets: Mapping[str, Path]) -> tuple[Path, Path] | None:
-    """Returns the folder or file that an entry's target is, and the entry's own place in it."""
-    for prefix, root in targets.items():
-        if name == prefix:
-            return root, root
-        if name.startswith(prefix + "/"):
-            return root, root / name.removeprefix(prefix + "/")
+def _target(name: str, targets: Mapping[str, Target]) -> tuple[Path, str] | None:
+    """Returns the base of an entry's target, and the entry's own path below it."""
+    for prefix, target in targets.items():
+        if name == prefix or name.startswith(prefix + "/"):
+            return target.base, posixpath.normpath(target.place + name.removeprefix(prefix))
     return None
 
 
 def _unpack_one(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, path: Path, targets: Mapping[str, Path]
-) -> bool:
-    """Writes one entry; tells whether it did."""
-    if ".." in path.relative_to(root).parts or not _make_parents(root, path):
-        return False
-    if member.isdir():
-        return _make_folder(path)
-    if not _clear(path):
-        return False
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    base: Path,
+    inner: str,
+    targets: Mapping[str, Target],
+    done: Unpacked,
+) -> None:
+    """Writes one entry, or notes that it did not."""
     if member.issym():
-        return _link(root, path, member.linkname)
+        is_made = _leads_inside(inner, member.linkname) and make_link(base, inner, member.linkname)
+        (done.links if is_made else done.astray).append(inner)
+        return
+    path = _place(base, inner)
+    if member.isdir():
+        _make_folder(path)
+        return
     if member.islnk():
         source = _target(_inner_name(member.linkname, targets), targets)
-        return source is not None and _hard_link(source[0], source[1], path)
+        is_made = source is not None and _hard_link(*source, path)
+    else:
+        is_made = _write(archive, member, path)
+    if not is_made:
+        done.left_out.append(inner)
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bool:
+    """Writes a file; tells whether it is one."""
     content = archive.extractfile(member) if member.isreg() else None
-    if content is None:
+    if content is None or not _clear(path):
         return False
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, member.mode & 0o777 | 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -268,24 +301,58 @@ def _unpack_one(
     return True
 
 
-def _make_parents(root: Path, path: Path) -> bool:
-    """Makes the folders between target and entry; not through what is no folder."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    if path == root:
-        return True
-    place = root
-    for part in ("", *path.relative_to(root).parts[:-1]):
-        place = place / part
-        if not _make_folder(place):
-            return False
-    return True
-
-
-def _make_folder(path: Path) -> bool:
-    if path.is_symlink() or path.is_file():
+def make_link(base: Path, inner: str, text: str) -> bool:
+    """Makes a symlink at a path below a folder, through no other link; tells whether it did. Blocks."""
+    path = _place(base, inner)
+    if path == base or not _clear(path):
         return False
-    path.mkdir(exist_ok=True)
+    path.symlink_to(text)
     return True
+
+
+def clear(base: Path, inner: str) -> None:
+    """Removes what lies at a path below a folder; of the folder itself, all that it holds. Blocks."""
+    path = _place(base, inner)
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    shutil.rmtree(path)
+    if path == base:
+        path.mkdir()
+
+
+def _leads_inside(inner: str, text: str) -> bool:
+    """Tells whether a symlink stays in the base, whatever else lies there.
+
+    ``..`` may stand only in front, where it goes up from true folders: behind a name, which may be a link itself, it
+    may lead anywhere.
+    """
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    ups = next((count for count, part in enumerate(parts) if part != ".."), len(parts))
+    return not text.startswith("/") and ".." not in parts[ups:] and ups <= inner.count("/")
+
+
+def _place(base: Path, inner: str) -> Path:
+    """Returns the path below the base; the folders on the way are made, and are no links.
+
+    Raises:
+        ValueError: the path climbs.
+    """
+    parts = [part for part in inner.split("/") if part != "."]
+    if ".." in parts:
+        raise ValueError(f"{inner!r} is outside")
+    path = base
+    for part in parts:
+        _make_folder(path)
+        path = path / part
+    return path
+
+
+def _make_folder(path: Path) -> None:
+    """Makes a folder, in place of a file or link."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def _clear(path: Path) -> bool:
@@ -296,19 +363,13 @@ def _clear(path: Path) -> bool:
     return True
 
 
-def _link(root: Path, path: Path, linkname: str) -> bool:
-    """Makes a symlink unless it leads out of the target."""
-    inner = posixpath.normpath(posixpath.join(*path.relative_to(root).parent.parts, linkname))
-    if path == root or posixpath.isabs(linkname) or inner.split("/")[0] == "..":
-        return False
-    path.symlink_to(linkname)
-    return True
-
-
-def _hard_link(root: Path, source: Path, path: Path) -> bool:
-    parts = source.relative_to(root).parts
-    places = [root.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)]
+def _hard_link(base: Path, inner: str, path: Path) -> bool:
+    parts = inner.split("/")
+    places = [base.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)]
+    source = base / inner
     if ".." in parts or any(place.is_symlink() for place in places) or not source.is_file():
+        return False
+    if source == path or not _clear(path):
         return False
     path.hardlink_to(source)
     return True

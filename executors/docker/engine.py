@@ -10,8 +10,9 @@ import json
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import aiohttp
 from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream as Attached
@@ -29,6 +30,20 @@ CONNECT_LIMIT_S = 5.0
 OUTPUT_BYTES = 64 * 1024
 #: After this time the end of a container is asked for anew, in seconds: the answer may have gone astray.
 _WAIT_AGAIN_S = 60.0
+
+
+#: Bits of a file's kind, as Go has them.
+_FOLDER_BIT = 1 << 31
+_LINK_BIT = 1 << 27
+
+
+class Found(NamedTuple):
+    """What lies at a path of a container."""
+
+    is_folder: bool
+    is_link: bool
+    #: Where a link leads in the end, as an absolute path without links.
+    leads_to: str
 
 
 class Engine:
@@ -198,25 +213,33 @@ class Engine:
         async with (
             self._calling("sending files to a container", None) as docker,
             docker._query(
-                f"containers/{container}/archive", "PUT", params=params, data=archive, headers=headers, timeout=None
+                _archive_of(container), "PUT", params=params, data=archive, headers=headers, timeout=None
             ) as response,
         ):
             await response.read()
 
+    async def look(self, container: str, path: str) -> Found | None:
+        """Returns what lies at a path, or None where nothing does; links on the way to it are followed."""
+        async with self._calling("looking at a container's files") as docker:
+            with suppress(ValueError):  # of a refusal without a body, which the client reads as JSON all the same
+                async with docker._query(_archive_of(container), "HEAD", params={"path": path}) as response:
+                    return _found(response)
+        async with self.receive(container, path) as received:
+            return received[0] if received else None
+
     @asynccontextmanager
-    async def receive(self, container: str, path: str) -> AsyncIterator[AsyncIterator[bytes] | None]:
-        """Yields what lies at a path as the pieces of a tar archive, or None where nothing does."""
-        url = f"containers/{container}/archive"
+    async def receive(self, container: str, path: str) -> AsyncIterator[tuple[Found, AsyncIterator[bytes]] | None]:
+        """Yields what lies at a path, and the pieces of a tar archive of it, or None where nothing does."""
         async with self._calling("fetching files of a container", None) as docker:
             try:
-                response = await docker._do_query(url, "GET", params={"path": path}, timeout=None)
+                response = await docker._do_query(_archive_of(container), "GET", params={"path": path}, timeout=None)
             except DockerError as exc:
                 if exc.status != 404:
                     raise
                 yield None
                 return
             async with response:
-                yield response.content.iter_any()
+                yield _found(response), response.content.iter_any()
 
     async def create_network(self, config: Json) -> str:
         """Makes a network and returns its id."""
@@ -260,3 +283,12 @@ class Engine:
 def _has_tag(name: str) -> bool:
     last = name.rpartition("/")[2]
     return ":" in last or "@" in last
+
+
+def _archive_of(container: str) -> str:
+    return f"containers/{container}/archive"
+
+
+def _found(response: aiohttp.ClientResponse) -> Found:
+    facts = json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"]))
+    return Found(bool(facts["mode"] & _FOLDER_BIT), bool(facts["mode"] & _LINK_BIT), facts["linkTarget"])

@@ -5,20 +5,19 @@ finds by its labels is all that could ever run.
 """
 
 import asyncio
-import posixpath
 import re
 import secrets
 import tarfile
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from executors.base import Attempt, Sink, Stream
 from executors.docker import manifest
 from executors.docker.address import is_local
-from executors.docker.archives import Packer, unpack
+from executors.docker.archives import Packer
+from executors.docker.collecting import Collector
 from executors.docker.engine import Engine
 from executors.docker.errors import EngineError, EngineRefusedError
 from executors.docker.images import Images
@@ -180,48 +179,12 @@ class Pod:
             raise CollectFailedError(f"the files of the container cannot be had: {exc}") from exc
 
     async def _collect(self, paths: Sequence[str], with_results: bool) -> None:
-        plan, folder = self._plan, self._attempt.folder
-        if plan is None:
-            return
-        targets = {manifest.OUTPUT_FILE: folder.output_file}
-        if with_results:
-            targets[f"{manifest.RESULT_DIR}/"] = folder.result_dir
-        if changed := await self._engine.changed(self.name, list(targets)):
-            folder.path()
-            names = {path: posixpath.relpath(path, manifest.ROOT) for path in changed}
-            await self._fetch(manifest.OUT, {name: targets[path] for path, name in names.items()})
-        for place in fixed_places(paths):
-            path = posixpath.normpath(posixpath.join(plan.working_dir, place))
-            await self._check_lasting(place, path)
-            await self._fetch(path, {posixpath.basename(path): folder.path() / place})
-            for mount in self._volumes_below(path) if self._engine.is_podman else ():
-                target = folder.path() / place / posixpath.relpath(mount, path)
-                await self._fetch(mount, {posixpath.basename(mount): target})
-
-    def _volumes_below(self, path: str) -> list[str]:
-        """Returns the volumes within a folder, outer ones first: Podman leaves them out of the folder's archive."""
-        mounts = (posixpath.normpath(volume.mount_path) for volume in self._spec.container.volumes)
-        return sorted(mount for mount in mounts if mount != path and manifest.covers(path, mount))
-
-    async def _check_lasting(self, place: str, path: str) -> None:
-        """Demands that what is fetched is not gone with the container."""
-        for volume in self._spec.container.volumes:
-            if volume.empty_dir is None or volume.empty_dir.medium != "Memory":
-                continue
-            mount = volume.mount_path
-            if manifest.covers(mount, path):
-                advice = "is gone with the container; leave out medium: Memory, or copy what shall be kept"
-                raise CollectFailedError(f"{place} lies in memory, in the volume at {mount}, and {advice}")
-            if manifest.covers(path, mount):
-                await self.note(f"the volume at {mount} was in memory: nothing of it is kept")
-
-    async def _fetch(self, path: str, targets: dict[str, Path]) -> None:
-        async with self._engine.receive(self.name, path) as pieces:
-            if pieces is None:
-                return
-            left_out = await unpack(pieces, targets)
-        for name in left_out[:10]:
-            await self.note(f"{name!r} of the container was left out: it is no file or folder, or leads out of {path}")
+        if self._plan is not None:
+            collector = Collector(
+                self._engine, self.name, self._plan.working_dir, self._spec.container.volumes, self._attempt, self.note
+            )
+            await collector.bring_results(with_results=with_results)
+            await collector.bring(paths)
 
     async def send_script(self, lines: Sequence[str]) -> None:
         """Puts other lines in place of the script, for the next start of the main container."""
@@ -266,23 +229,3 @@ class Pod:
     async def note(self, text: str) -> None:
         """Adds a line of ours to the attempt's log."""
         await self._sink.write(Stream.SYSTEM, text.encode(errors="backslashreplace") + b"\n")
-
-
-def fixed_places(paths: Sequence[str]) -> list[str]:
-    """Returns the folders and files, without a glob in them, below which all that the paths select lies.
-
-    None of them lies below another; ``.`` is the working directory itself.
-    """
-    places = sorted({_fixed_part(path) for path in paths})
-    if "." in places:
-        return ["."]
-    return [place for place in places if not any(place.startswith(f"{other}/") for other in places)]
-
-
-def _fixed_part(path: str) -> str:
-    fixed: list[str] = []
-    for part in posixpath.normpath(path.strip()).split("/"):
-        if any(character in part for character in "*?["):
-            break
-        fixed.append(part)
-    return "/".join(fixed) or "."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from executors.docker.archives import unpack
+from executors.docker.archives import Target, Unpacked, unpack
 from tests.engines import needs_engine
 from tests.integration.docker.conftest import Bench, spec
 
@@ -29,11 +29,11 @@ def entry(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarIn
     return info, data
 
 
-async def unpacked(archive: bytes, folder: Path) -> list[str]:
+async def unpacked(archive: bytes, folder: Path) -> Unpacked:
     async def pieces() -> AsyncIterator[bytes]:
         yield archive
 
-    return await unpack(pieces(), {"d": folder})
+    return await unpack(pieces(), {"d": Target(folder)})
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, str]:
 async def test_a_time_that_no_disk_holds_costs_nothing(tmp_path: Path, fields: dict[str, object]) -> None:
     archive = packed(entry("d/odd", b"odd", **fields), entry("d/last", b"last"))
 
-    assert await unpacked(archive, tmp_path) == []
+    assert await unpacked(archive, tmp_path) == Unpacked()
     assert contents(tmp_path) == {
         "first": "first",
         "odd": "odd",
@@ -98,7 +98,36 @@ async def test_a_name_that_no_disk_takes_is_an_error_that_names_it(tmp_path: Pat
 @pytest.mark.parametrize("target", ["d/missing", "elsewhere/x", "d/../../x", ""])
 async def test_a_hard_link_to_nothing_is_left_out(tmp_path: Path, target: str) -> None:
     archive = packed(entry("d/link", type=tarfile.LNKTYPE, linkname=target))
-    assert await unpacked(archive, tmp_path / "d") == ["d/link"]
+    assert await unpacked(archive, tmp_path / "d") == Unpacked(left_out=["link"])
+
+
+async def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    base, outside = tmp_path / "base", tmp_path / "outside"
+    base.mkdir()
+    outside.mkdir()
+    (base / "old").symlink_to(outside)
+    link = entry("d/new", type=tarfile.SYMTYPE, linkname="there")
+    (base / "there").symlink_to(outside)
+
+    await unpacked(packed(link, entry("d/old/file", b"a"), entry("d/new/file", b"b"), entry("d/there", b"c")), base)
+
+    assert list(outside.iterdir()) == []
+    assert [(base / name).read_text() for name in ("old/file", "new/file", "there")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_made"),
+    [("../first", True), ("..", True), ("x/y", True), ("../..", False), ("x/..", False), ("/etc", False)],
+)
+async def test_a_link_is_made_where_its_text_alone_shows_that_it_stays_inside(
+    tmp_path: Path, text: str, is_made: bool
+) -> None:
+    archive = packed(entry("d/sub/link", type=tarfile.SYMTYPE, linkname=text))
+
+    done = await unpacked(archive, tmp_path / "d")
+
+    assert (done.links, done.astray) == ((["sub/link"], []) if is_made else ([], ["sub/link"]))
+    assert (tmp_path / "d/sub/link").is_symlink() == is_made
 
 
 @needs_engine

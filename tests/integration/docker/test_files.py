@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from executors.docker.pod import fixed_places
+from executors.docker.collecting import fixed_places
 from tests.engines import needs_engine
 from tests.integration.docker.conftest import Bench, peak_bytes, spec
 
@@ -84,9 +84,75 @@ async def test_nothing_that_comes_out_leads_out(bench: Bench, tmp_path: Path) ->
 
     assert sorted(path.name for path in (ended.folder / "d").iterdir()) == ["file", "hard", "inside", "up"]
     assert (ended.folder / "d/inside").read_text() == "ok\n"
-    assert all(path.resolve().is_relative_to(ended.folder.parent) for path in ended.folder.rglob("*"))
-    assert "absolute" in ended.notes
-    assert "climbing" in ended.notes
+    assert all(path.resolve().is_relative_to(ended.folder) for path in ended.folder.rglob("*"))
+    assert all(f"'{name}'" in ended.notes for name in ("d/absolute", "d/climbing", "around"))
+
+
+async def test_no_chain_of_links_brings_what_lies_elsewhere_in_the_container(bench: Bench) -> None:
+    script = (
+        "mkdir /else d; echo secret > /else/f",
+        "ln -s /else out; ln -s out again; ln -s ../out d/again; ln -s d/again/f file; mkdir e; ln -s loop e/loop",
+    )
+
+    ended = await bench.run(spec(*script), "again/f", "out/f", "again", "d/again/f", "d/again", "file", "e", "file/x")
+
+    assert [path for path in ended.folder.rglob("*") if path.is_file()] == []
+    assert not any(path.is_symlink() for path in ended.folder.rglob("*"))
+    assert "'file' of the container was left out" in ended.notes
+
+
+@pytest.mark.parametrize("paths", [("dist", "cur"), ("**",)])
+async def test_what_links_within_the_working_directory_lead_to_comes_along(
+    bench: Bench, paths: tuple[str, ...]
+) -> None:
+    script = (
+        "mkdir -p src/deep dist releases/1; echo made > src/deep/f; echo one > releases/1/one; ln -s deep src/in",
+        "ln -s ../src/in/f dist/chain; ln -s $PWD/src/deep/f dist/absolute; ln -s ../src/in/../deep/f dist/winding",
+        "ln -s releases/1 cur",
+    )
+
+    ended = await bench.run(spec(*script), *paths)
+
+    assert [(ended.folder / "dist" / name).read_text() for name in ("chain", "absolute", "winding")] == ["made\n"] * 3
+    assert (ended.folder / "cur/one").read_text() == "one\n"
+    assert all(path.resolve().is_relative_to(ended.folder) for path in ended.folder.rglob("*"))
+    assert ended.notes == ""
+
+
+async def test_a_working_directory_may_be_reached_through_links(bench: Bench) -> None:
+    script = (
+        "mkdir -p /real/app/d; ln -s /real /way; ln -s app /real/app2; cd /way/app2; echo x > d/f; ln -s /way/app/d l",
+        "rm -r /formicary/work; ln -s /way/app2 /formicary/work",
+    )
+
+    everything, link = await bench.run(spec(*script), "**"), await bench.run(spec(*script), "l")
+
+    assert (everything.folder / "d/f").read_text() == (everything.folder / "l/f").read_text() == "x\n"
+    assert (link.folder / "l/f").read_text() == "x\n"
+
+
+async def test_what_the_task_removed_or_replaced_is_gone_here_too(bench: Bench) -> None:
+    docker = spec("rm gone; rm -r tree; ln -s /etc tree; rm file; mkdir file; echo new > file/x")
+    attempt = bench.attempt(docker)
+    for name in ("gone", "file"):
+        (attempt.folder.path() / name).write_text("brought\n")
+    (attempt.folder.path() / "tree").mkdir()
+
+    ended = await bench.run(docker, "gone", "tree", "file/x", attempt=attempt)
+
+    assert [path.relative_to(ended.folder).as_posix() for path in ended.folder.rglob("*")] == ["file", "file/x"]
+
+
+@pytest.mark.parametrize("climb", ["", "../../../../../../../../.."])
+async def test_a_path_outside_of_the_working_directory_touches_nothing_of_the_ant(
+    bench: Bench, tmp_path: Path, climb: str
+) -> None:
+    target = tmp_path / "target"
+    target.write_text("of the ant")
+
+    await bench.run(spec(f"mkdir -p {tmp_path}; echo evil > {target}"), f"{climb}{target}")
+
+    assert target.read_text() == "of the ant"
 
 
 async def test_an_image_without_a_shell_leaves_results_too(bench: Bench) -> None:

@@ -44,6 +44,22 @@ async def test_a_task_has_files_volumes_results_and_both_streams(bench: Bench) -
     assert (ended.attempt.folder.result_dir / "r").read_text() == "r\n"
 
 
+async def test_links_bring_what_lies_in_the_working_directory_and_nothing_else(bench: Bench) -> None:
+    volume = VolumeSpec(mount_path="/formicary/work/d/v", empty_dir=EmptyDirSpec())
+    script = (
+        "mkdir -p /else/v in/deep; echo secret > /else/v/f; echo made > in/deep/f; echo kept > d/v/f",
+        "ln -s /else out; ln -s in/deep way; ln -s out/v/f file; mv d moved; ln -s /else d",
+    )
+
+    ended = await bench.run(spec(*script, container={"volumes": (volume,)}), "out", "out/v/f", "way", "file", "d")
+
+    found = {path.relative_to(ended.folder).as_posix(): path for path in ended.folder.rglob("*") if path.is_file()}
+    assert ended.outcome.is_success
+    assert found.keys() == {"in/deep/f"}
+    assert (ended.folder / "way/f").read_text() == "made\n"
+    assert "'out' of the container was left out" in ended.notes
+
+
 async def test_a_task_reaches_its_services_in_a_network_that_this_machine_does_not(bench: Bench) -> None:
     serve = ("sh", "-c", "sleep 1; mkdir -p /www; echo served > /www/index.html; exec httpd -f -p 8080 -h /www")
     web = ServiceSpec(name="web", image=IMAGE, command=serve, ready=ReadySpec(port=8080))

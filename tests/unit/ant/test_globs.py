@@ -82,3 +82,11 @@ def test_symlinks_in_a_circle_end(tmp_path: Path) -> None:
     (work / "d/loop").symlink_to("..")
     files, _ = select_files(work, ["d/a"], [])
     assert list(files) == ["d/a"]
+
+
+@pytest.mark.parametrize("target", ["link", "missing"])
+def test_a_symlink_that_leads_nowhere_is_refused(tmp_path: Path, target: str) -> None:
+    work = tree(tmp_path, "a")
+    (work / "link").symlink_to(target)
+    with pytest.raises(TransferError, match="leads nowhere"):
+        select_files(work, ["link"], [])
