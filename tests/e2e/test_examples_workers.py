@@ -1,6 +1,5 @@
 """The example workers, each a process of its own, connected to a real ``formicary up``."""
 
-import asyncio
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.conformance.artifacts.server import S3Server
+from tests.s3_server import serving
 
 WORKERS = Path(__file__).parents[2] / "docs" / "examples" / "workers"
 FILES = (WORKERS / "files.yaml").read_text(encoding="utf-8")
@@ -184,14 +183,8 @@ def pages() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Returns the settings that make a bucket the artifact store."""
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.login.items():
-            patch.setenv(name, value)
-        asyncio.run(server.make_bucket())
-    yield {**server.login, "FORMICARY_ARTIFACTS_URL": server.url("workers")}
-    server.stop()
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield {**server.login, "FORMICARY_ARTIFACTS_URL": server.url("workers")}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """One store per backend; S3 is a server in a process of its own, and each test has a prefix of its own."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,19 +8,13 @@ import pytest
 
 from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.registry import make_store
-from tests.conformance.artifacts.server import S3Server
+from tests.s3_server import S3Server, serving
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.login.items():
-            patch.setenv(name, value)
-        asyncio.run(server.make_bucket())
+    with serving(tmp_path_factory.mktemp("s3")) as server:
         yield server
-    server.stop()
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -21,7 +21,7 @@ from formicary.artifacts.base import (
     Stored,
 )
 from formicary.artifacts.registry import make_store
-from tests.conformance.artifacts.server import BUCKET, S3Server
+from tests.s3_server import BUCKET, S3Server
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client

@@ -29,7 +29,7 @@ from tests.conformance.artifacts.kinds import (
     is_second_part,
 )
 from tests.conformance.artifacts.proxy import Fault, Proxy, Request
-from tests.conformance.artifacts.server import BUCKET, S3Server
+from tests.s3_server import BUCKET, S3Server
 
 MEBIBYTE = 1024 * 1024
 
@@ -319,7 +319,7 @@ async def test_a_slow_connection_is_not_a_broken_one(s3: S3Server, proxy: Proxy,
 async def test_a_connection_that_stands_still_is_left(
     s3: S3Server, proxy: Proxy, prefix: str, work: Path, meant: Callable[[Request], bool]
 ) -> None:
-    store = make_store(s3.url(prefix, proxy.endpoint, timeout_s="0.3"))
+    store = make_store(s3.url(prefix, proxy.endpoint, timeout_s="1"))
     await store.open()
     source = write(work, 17 * MEBIBYTE if meant is is_second_part else 1000)
     if meant is is_get:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conformance.artifacts.server import S3Server
+from tests.s3_server import S3Server
 
 MEBIBYTE = 1024 * 1024
 

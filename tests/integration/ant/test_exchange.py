@@ -28,7 +28,7 @@ from formicary.model.definition import ArtifactsPolicy, ArtifactWhen
 from formicary.model.holders import Holder
 from formicary.model.jobs import ArtifactRef
 from formicary.testing.owner import ScriptedOwner
-from tests.conformance.artifacts.server import S3Server
+from tests.s3_server import S3Server, serving
 
 CONTENT = b"what the worker made"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -36,14 +36,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.login.items():
-            patch.setenv(name, value)
-        asyncio.run(server.make_bucket())
+    with serving(tmp_path_factory.mktemp("s3")) as server:
         yield server
-    server.stop()
 
 
 @pytest.fixture

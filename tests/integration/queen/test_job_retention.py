@@ -15,7 +15,7 @@ from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.colonies import ROOT as COLONIES
 from formicary.errors import ExpiredError, NotFoundError
 from formicary.model.jobs import JobRequest
-from tests.conformance.artifacts.server import S3Server
+from tests.s3_server import S3Server, serving
 
 JOB = """
 job_type: kept-for-a-second
@@ -26,14 +26,8 @@ tasks:
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.login.items():
-            patch.setenv(name, value)
-        asyncio.run(server.make_bucket())
+    with serving(tmp_path_factory.mktemp("s3")) as server:
         yield server
-    server.stop()
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -1,15 +1,19 @@
 """A real S3 server in a process of its own."""
 
+import asyncio
 import os
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aioboto3
+import pytest
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "servers"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "servers"
 BUCKET = "conformance"
 
 
@@ -63,3 +67,16 @@ class S3Server:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         return result.stdout
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[S3Server]:
+    """Yields a server with its bucket, and has the variables that give access to it."""
+    server = S3Server(folder)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.login.items():
+            patch.setenv(name, value)
+        asyncio.run(server.make_bucket())
+        yield server
+    server.stop()
