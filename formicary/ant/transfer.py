@@ -33,8 +33,9 @@ RESULT_PREFIX: Final = "result/"
 #: Bytes that the references of one attempt's artifacts may take in its result.
 REFERENCES_LIMIT_BYTES: Final = 512 * 1024
 _REFERENCE_BYTES: Final = 144
-#: Permissions of a fetched file that can be executed.
-_EXECUTABLE: Final = 0o750
+#: Permissions of fetched files: other users whom a script becomes may read them. Strangers are kept out by the folder.
+_PLAIN: Final = 0o644
+_EXECUTABLE: Final = 0o755
 #: What the name of a folder's archive ends with.
 ARCHIVE_SUFFIX: Final = ".tar.zst"
 
@@ -69,8 +70,7 @@ class Transfer:
                 return await self._fetch_folder(work, check_name(artifact.folder), artifact.sha256)
             target.parent.mkdir(parents=True, exist_ok=True)
             await self._blobs.fetch(artifact.sha256, target)
-            if artifact.is_executable:
-                target.chmod(_EXECUTABLE)
+            target.chmod(_EXECUTABLE if artifact.is_executable else _PLAIN)
         except ArtifactMissingError as exc:
             message = f"of task {fetch.task_type} is not in the store any more; restart the job from that task"
             raise TransferError(artifact.name, message) from exc

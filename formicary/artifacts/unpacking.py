@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Permissions of folders that an archive does not name, but whose files it has.
+_FOLDER_MODE: Final = 0o755
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -31,7 +33,7 @@ class Tree:
         self._replaces = replaces
         self._way: list[_Open] = []
         self._made: list[str] = []
-        self._modes: list[tuple[str, int]] = []
+        self._modes: dict[str, int] = {}
 
     def __enter__(self) -> "Tree":
         descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -45,8 +47,8 @@ class Tree:
     def add_folder(self, path: str, mode: int) -> None:
         """Makes a folder, unless there is one."""
         parts = _checked(path)
-        if self._enter(parts).is_ours and mode != stat.S_IRWXU:
-            self._modes.append((path, mode))
+        if self._enter(parts).is_ours:
+            self._modes["/".join(parts)] = mode
 
     def add_link(self, path: str, target: str) -> None:
         """Makes a symlink, unless there is something."""
@@ -82,7 +84,7 @@ class Tree:
 
     def finish(self) -> None:
         """Gives the folders that were made their permissions, inner ones first."""
-        for path, mode in reversed(self._modes):
+        for path, mode in reversed(self._modes.items()):
             *folders, name = _checked(path)
             os.chmod(name, mode, dir_fd=self._enter(folders).descriptor)
 
@@ -117,6 +119,7 @@ class Tree:
             is_ours = False
         else:
             self._note("/".join(parts), parent)
+            self._modes["/".join(parts)] = _FOLDER_MODE
         self._way.append(_Open(name, os.open(name, _FOLDER_FLAGS, dir_fd=parent.descriptor), is_ours))
 
     def _note(self, path: str, parent: _Open) -> None:

@@ -153,6 +153,12 @@ async def test_a_program_that_one_task_leaves_another_can_run(owner: ScriptedOwn
     assert [text for *_, text in await owner.lines()] == ["ran", "ran"]
 
 
+async def test_a_fetched_artifact_can_be_read_by_whomever_a_script_becomes(owner: ScriptedOwner) -> None:
+    end = await owner.run(shell("umask 077; touch a b; chmod u+x b", artifacts=ArtifactsPolicy(paths=("a", "b"))))
+    await owner.run(shell("stat -c %a a b", fetches=(Fetch("t", 0, 1, end.artifacts),)), task_no=1)
+    assert [text for *_, text in await owner.lines()] == ["644", "755"]
+
+
 async def test_artifacts_are_kept_after_the_ends_that_the_policy_names(owner: ScriptedOwner) -> None:
     ends = {}
     for number, when in enumerate(ArtifactWhen):

@@ -15,8 +15,11 @@ pytestmark = [needs_engine, pytest.mark.usefixtures("leaves_nothing")]
 
 #: What a container says of its limits, whichever version of control groups the machine has.
 _LIMITS = """
-cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || :
-cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || :
+cd /sys/fs/cgroup
+cat memory.max memory/memory.limit_in_bytes 2>/dev/null || :
+cut -d ' ' -f 1 cpu.max cpu/cpu.cfs_quota_us 2>/dev/null || :
+cat memory.low memory/memory.soft_limit_in_bytes 2>/dev/null || :
+cat cpu.weight cpu/cpu.shares 2>/dev/null || :
 """
 _OOM_TRIES = 5
 #: Takes memory for good: the shell's own, or a child's.
@@ -60,11 +63,13 @@ async def test_a_script_of_any_length_runs(bench: Bench) -> None:
     assert ended.text == "done\n"
 
 
-async def test_memory_and_processors_are_limited(bench: Bench) -> None:
+async def test_memory_and_processors_are_limited_and_weighed(bench: Bench) -> None:
     container = {"memory_limit": "64Mi", "cpu_limit": "500m", "cpu_request": "0.25", "memory_request": "32Mi"}
     ended = await bench.run(spec(_LIMITS, container=container))
 
-    assert ended.text.split()[:2] == [str(64 * 2**20), "50000"]
+    *amounts, share = ended.text.split()
+    assert amounts == [str(64 * 2**20), "50000", str(32 * 2**20)]
+    assert share in ("256", "10")  # a quarter of the usual 1024 shares, or the weight that stands for it
 
 
 async def eaten(bench: Bench, *script: str, reason: Reason = Reason.OUT_OF_MEMORY, words: str = "") -> Ended:
