@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from brokers.base import Capabilities
-from executors.docker.address import engine_url, has_engine
+from executors.docker.address import engine_url, fault_of, has_engine
 from executors.kubernetes.options import KubernetesOptions
 from executors.options import ExecutorOptions
 from executors.quantities import parse_cpu, parse_size
@@ -95,7 +95,7 @@ def ant_config(
 def engine_of(options: AntOptions) -> str | None:
     """Returns where the containers of an ant run, or None where it runs none."""
     offers = has_engine(None) if options.methods is None else "DOCKER" in options.methods
-    return engine_url(None) if offers else None
+    return engine_url(None) if offers and not fault_of(engine_url(None)) else None
 
 
 def _kubernetes(settings: Settings, folder: Path) -> KubernetesOptions:

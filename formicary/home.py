@@ -3,7 +3,10 @@
 import fcntl
 import json
 import os
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -68,12 +71,32 @@ class HomeLock:
         self.release()
 
     def _open(self) -> int:
-        try:
+        with _usable(self.home):
             self.home.mkdir(mode=_HOME_MODE, parents=True, exist_ok=True)
             return os.open(self.home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            message = f"FORMICARY_HOME: {self.home} cannot be used ({error.strerror}); choose a folder you can write to"
-            raise InvalidInputError(message) from error
+
+
+def prove_writable(home: Path) -> None:
+    """Makes the folder where there is none, and writes to it; leaves nothing else.
+
+    Raises:
+        InvalidInputError: that does not work.
+    """
+    with _usable(home):
+        home.mkdir(mode=_HOME_MODE, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+
+
+@contextmanager
+def _usable(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        is_taken = isinstance(error, FileExistsError | IsADirectoryError)
+        reason = f"{error.filename} is in the way" if is_taken else error.strerror
+        message = f"FORMICARY_HOME: {home} cannot be used ({reason}); choose a folder you can write to"
+        raise InvalidInputError(message) from error
 
 
 def read_holder(home: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from executors.base import Attempt, Executor, Outcome, Reason, Run, Sink
-from executors.docker.address import engine_url
+from executors.docker.address import engine_url, fault_of
 from executors.docker.engine import Engine
 from executors.docker.images import Images
 from executors.docker.manifest import check_spec
@@ -37,6 +37,8 @@ class DockerExecutor(Executor):
 
     async def check(self) -> None:
         """Proves that an engine answers."""
+        if fault := fault_of(self._engine.url):
+            raise ExecutorError(fault)
         if not self._has_socket():
             message = f"DOCKER needs an engine, and there is no {self._engine.url}"
             raise ExecutorError(f"{message}; start one, or set DOCKER_HOST")

@@ -21,6 +21,7 @@ from yarl import URL
 
 from executors.errors import ExecutorError
 from executors.kubernetes.errors import ApiRefusedError, ApiUnreachableError
+from executors.kubernetes.kubeconfig import check_kubeconfig
 
 Json = Any  # a JSON value
 Query = Sequence[tuple[str, str]]
@@ -210,6 +211,8 @@ class Cluster:
     async def _load(self, configuration: Any) -> None:
         from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 
+        if not self.is_inside:
+            await asyncio.to_thread(check_kubeconfig, self._kubeconfig)
         try:
             if self.is_inside:
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # untyped there

@@ -283,6 +283,7 @@ _REASONS: Final = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
     errno.EACCES: "permission denied",
+    errno.EEXIST: "a file is in the way",
     errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",
     errno.ELOOP: "a symbolic link is in the way, and none is followed",
@@ -306,9 +307,13 @@ async def in_thread(verb: str, work: Callable[[], T], release: Callable[[T], Non
             release(task.result())
         raise
     except OSError as exc:
-        reason = _REASONS.get(exc.errno or 0, exc.strerror or str(exc))
-        where = f" ({exc.filename})" if exc.filename else ""
-        raise ArtifactStoreUnavailableError(f"cannot {verb} artifact: {reason}{where}") from exc
+        raise ArtifactStoreUnavailableError(f"cannot {verb} artifact: {reason_of(exc)}") from exc
+
+
+def reason_of(exc: OSError) -> str:
+    """Returns what failed, and where."""
+    reason = _REASONS.get(exc.errno or 0, exc.strerror or str(exc))
+    return f"{reason} ({exc.filename})" if exc.filename else reason
 
 
 async def _finished(task: "asyncio.Future[T]") -> None:

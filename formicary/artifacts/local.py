@@ -19,7 +19,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from formicary.artifacts.base import ArtifactMissingError, ArtifactStore, SignedPut, Stored
+from formicary.artifacts.base import (
+    ArtifactMissingError,
+    ArtifactStore,
+    ArtifactStoreUnavailableError,
+    SignedPut,
+    Stored,
+)
 from formicary.artifacts.files import (
     READ_FLAGS,
     WRITE_FLAGS,
@@ -32,6 +38,7 @@ from formicary.artifacts.files import (
     open_folder,
     open_source,
     range_of,
+    reason_of,
     regular,
     write_draft,
 )
@@ -49,7 +56,7 @@ class LocalStore(ArtifactStore):
 
     async def open(self) -> None:
         """Creates the root and proves that it can be written to."""
-        await in_thread("open", self._prepare)
+        await in_thread("open", self._prepare_or_say)
 
     async def close(self) -> None:
         """Has nothing to let go of."""
@@ -128,6 +135,13 @@ class LocalStore(ArtifactStore):
         """Deletes drafts whose last byte is older than that."""
         before = time.time() - older_than_s
         return await in_thread("delete", lambda: sum(self._sweep(before)))
+
+    def _prepare_or_say(self) -> None:
+        try:
+            self._prepare()
+        except OSError as exc:
+            message = f"folder {self._root} of artifacts cannot be used: {reason_of(exc)}"
+            raise ArtifactStoreUnavailableError(f"{message}; choose another by FORMICARY_ARTIFACTS_URL") from exc
 
     def _prepare(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)

@@ -61,9 +61,11 @@ def ant(
         return check_ant(load, wanted)
     from formicary.cli.colonies import serve_ant
     from formicary.cli.serving import run_loop
+    from formicary.cli.unknown import log_unknown
 
     loaded = load()
     log.configure(loaded.log_level, loaded.log_format)
+    log_unknown()
     return run_loop(serve_ant(loaded, wanted, ready_file))
 
 

@@ -32,9 +32,10 @@ def check(
     from formicary import log, settings
     from formicary.cli.output import print_json
     from formicary.cli.serving import run_loop
+    from formicary.cli.unknown import load
 
     log.configure("error", None)
-    url = settings.load().broker_url if url is None else url
+    url = load().broker_url if url is None else url
     is_text = output is options.Output.TEXT
     shown = settings.hide_secrets(url)
     if is_text:

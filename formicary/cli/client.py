@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from formicary import settings
+from formicary.cli.unknown import load
 from formicary.errors import (
     ConflictError,
     DefinitionError,
@@ -145,7 +146,7 @@ class Client:
 
 def connect(server: str | None, token: str | None) -> Client:
     """Returns the client for the flags of a command and the environment."""
-    loaded = settings.load(server=server, token=token)
+    loaded = load(server=server, token=token)
     return Client(loaded.server, loaded.token)
 
 

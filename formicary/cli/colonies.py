@@ -11,7 +11,7 @@ from formicary import wiring
 from formicary.ant_options import AntOptions
 from formicary.cli.orphans import RunLedger
 from formicary.cli.serving import Running, first_end, serve
-from formicary.home import HomeLock
+from formicary.home import HomeLock, prove_writable
 from formicary.queen.api.server import ApiServer
 from formicary.queen.manager.manager import Manager
 from formicary.settings import Settings, split_listen
@@ -45,7 +45,8 @@ async def serve_queen(loaded: Settings, queen_id: str | None, ready_file: str | 
 
 
 async def serve_ant(loaded: Settings, options: AntOptions, ready_file: str | None) -> int:
-    """Serves an ant."""
+    """Serves an ant; several may use one home."""
+    prove_writable(loaded.home)
     return await serve(wiring.ant(loaded, options), ready_file)
 
 

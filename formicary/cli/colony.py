@@ -94,15 +94,16 @@ def new_id(database_url: options.DatabaseOption = None) -> int:
 
 def _with_store(artifacts_url: str | None, choose: "Callable[[list[Marked]], str] | None") -> "list[Marked]":
     """Returns the marks in the store; removes the one that is chosen, if any is to be."""
-    from formicary import log, settings
+    from formicary import log
     from formicary.artifacts.base import ArtifactError
     from formicary.artifacts.colonies import marked, remove_mark
     from formicary.artifacts.registry import make_store
     from formicary.cli.serving import run_loop
+    from formicary.cli.unknown import load
     from formicary.errors import UnavailableError
 
     log.configure("error", None)
-    store = make_store(settings.load(artifacts_url=artifacts_url).artifacts_url)
+    store = make_store(load(artifacts_url=artifacts_url).artifacts_url)
 
     async def look() -> "list[Marked]":
         try:

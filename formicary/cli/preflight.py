@@ -1,32 +1,38 @@
 """``queen --check`` and ``ant --check``: is everything there that the process would need, before it is started?
 
-Nothing is changed, but that empty folders are made. Every check has its own time limit, and all are made, so that one
-look tells everything that is wrong.
+Nothing is changed, but that empty folders are made. All checks are made, side by side, each with its own time limit, so
+that one look tells everything that is wrong.
 """
 
 import asyncio
+import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 import typer
 
+from brokers.base import Broker
 from brokers.errors import BrokerError
 from brokers.registry import make_broker
+from executors.base import Executor
 from executors.errors import ExecutorError
 from executors.registry import make_executors
 from formicary import log, settings
 from formicary.ant_options import AntOptions, executor_options
-from formicary.artifacts.base import ArtifactError
+from formicary.artifacts.base import ArtifactError, ArtifactStore
 from formicary.artifacts.registry import make_store
 from formicary.bus import Bus
+from formicary.cli.output import print_table
 from formicary.cli.serving import run_loop
+from formicary.cli.unknown import unknown_settings
 from formicary.clock import SystemClock
 from formicary.errors import FormicaryError, InvalidInputError
 from formicary.exchange import BrokerExchange
-from formicary.home import HomeLock
+from formicary.home import HomeLock, prove_writable
 from formicary.queen.api.server import ApiServer
 from formicary.settings import Settings
 from formicary.store.database import Database
@@ -41,10 +47,21 @@ _EXPECTED: Final = (FormicaryError, ArtifactError, BrokerError, ExecutorError, O
 
 
 class Check(NamedTuple):
-    """A part of the process, and how to find out whether it can work; ``look`` returns what it found."""
+    """A part of the process, and how to find out whether it can work.
+
+    ``look`` imports and makes what it needs; what it returns asks the world, and says what was found.
+    """
 
     name: str
-    look: Callable[[], Awaitable[str]]
+    look: Callable[[], Callable[[], Awaitable[str]]]
+
+
+class Finding(NamedTuple):
+    """What is known of a part: ``ok``, ``warn`` or ``wrong``, and why."""
+
+    word: str
+    part: str
+    words: str
 
 
 def check_queen(load: Callable[[], Settings]) -> int:
@@ -52,10 +69,10 @@ def check_queen(load: Callable[[], Settings]) -> int:
     return _run(
         load,
         lambda loaded: [
-            Check("database", lambda: _database(loaded)),
-            Check("broker", lambda: _broker(loaded)),
-            Check("artifacts", lambda: _artifacts(loaded)),
-            Check("listen", lambda: _listen(loaded)),
+            Check("database", lambda: partial(_database, loaded)),
+            Check("broker", lambda: partial(_broker, loaded, make_broker(loaded.broker_url))),
+            Check("artifacts", lambda: partial(_artifacts, loaded, make_store(loaded.artifacts_url))),
+            Check("listen", lambda: partial(_listen, loaded)),
         ],
     )
 
@@ -65,46 +82,58 @@ def check_ant(load: Callable[[], Settings], options: AntOptions) -> int:
     return _run(
         load,
         lambda loaded: [
-            Check("broker", lambda: _broker(loaded)),
-            Check("artifacts", lambda: _artifacts(loaded)),
-            Check("methods", lambda: _methods(options, loaded)),
-            Check("home", lambda: _home(loaded)),
+            Check("broker", lambda: partial(_broker, loaded, make_broker(loaded.broker_url))),
+            Check("artifacts", lambda: partial(_artifacts, loaded, make_store(loaded.artifacts_url))),
+            Check("home", lambda: partial(_home, loaded)),
+            *_method_checks(options, loaded),
         ],
     )
 
 
 def _run(load: Callable[[], Settings], checks_of: Callable[[Settings], Sequence[Check]]) -> int:
+    findings = [Finding("warn", "settings", sentence) for sentence in unknown_settings(os.environ).values()]
     try:
         loaded = load()
     except InvalidInputError as error:
-        _say_wrong("settings", str(error))
-        return 1
-    log.configure("error", loaded.log_format)
-    typer.echo("ok     settings: can be read")
-    return run_loop(_make(checks_of(loaded)))
+        findings.append(_wrong("settings", error))
+    else:
+        log.configure("error", loaded.log_format)
+        findings.append(Finding("ok", "settings", "can be read"))
+        findings += run_loop(_make(checks_of(loaded)))
+    print_table(("CHECK", "PART", "FINDING"), findings)
+    wrong = [finding.part for finding in findings if finding.word == "wrong"]
+    if wrong:
+        typer.echo(f"formicary: wrong: {', '.join(wrong)}", err=True)
+    return 1 if wrong else 0
 
 
-async def _make(checks: Sequence[Check]) -> int:
-    results = [await _is_well(check) for check in checks]
-    return 0 if all(results) else 1
+async def _make(checks: Sequence[Check]) -> list[Finding]:
+    """Makes all at once: what is slow holds up nobody. Imports come first, for they do."""
+    looks = [_prepared(check) for check in checks]
+    return await asyncio.gather(*(_found(check.name, look) for check, look in zip(checks, looks, strict=True)))
 
 
-async def _is_well(check: Check) -> bool:
+def _prepared(check: Check) -> Callable[[], Awaitable[str]] | Finding:
+    try:
+        return check.look()
+    except _EXPECTED as error:
+        return _wrong(check.name, error)
+
+
+async def _found(name: str, look: Callable[[], Awaitable[str]] | Finding) -> Finding:
+    if isinstance(look, Finding):
+        return look
     try:
         async with asyncio.timeout(LIMIT_S):
-            found = await check.look()
+            return Finding("ok", name, await look())
     except TimeoutError:
-        _say_wrong(check.name, f"does not answer within {LIMIT_S:g} s")
+        return Finding("wrong", name, f"does not answer within {LIMIT_S:g} s")
     except _EXPECTED as error:
-        _say_wrong(check.name, str(error))
-    else:
-        typer.echo(f"ok     {check.name}: {found}")
-        return True
-    return False
+        return _wrong(name, error)
 
 
-def _say_wrong(name: str, reason: str) -> None:
-    typer.echo(f"wrong  {name}: {' '.join(reason.split())}", err=True)
+def _wrong(name: str, error: Exception) -> Finding:
+    return Finding("wrong", name, " ".join(str(error).split()))
 
 
 async def _database(loaded: Settings) -> str:
@@ -138,8 +167,7 @@ async def _postgres(database: Database) -> str:
     return f"PostgreSQL {row['text']}, {change} at the first start"
 
 
-async def _broker(loaded: Settings) -> str:
-    broker = make_broker(loaded.broker_url)
+async def _broker(loaded: Settings, broker: Broker) -> str:
     try:
         await broker.open()
     finally:
@@ -149,8 +177,7 @@ async def _broker(loaded: Settings) -> str:
     return f"{settings.hide_secrets(loaded.broker_url)} takes the credentials; formicary broker check proves the rest"
 
 
-async def _artifacts(loaded: Settings) -> str:
-    store = make_store(loaded.artifacts_url)
+async def _artifacts(loaded: Settings, store: ArtifactStore) -> str:
     try:
         await store.open()
     finally:
@@ -168,25 +195,40 @@ async def _listen(loaded: Settings) -> str:
     return f"{loaded.listen} is free"
 
 
-async def _methods(options: AntOptions, loaded: Settings) -> str:
+def _method_checks(options: AntOptions, loaded: Settings) -> list[Check]:
+    """Returns a check for each executor, under the name of its first method."""
+    try:
+        executors = _executors(options, loaded)
+    except _EXPECTED as error:
+        return [Check("methods", partial(_raise, error))]
+    methods: dict[Executor, list[str]] = {}
+    for method, executor in executors.items():
+        methods.setdefault(executor, []).append(method)
+    return [Check(names[0], partial(partial, _methods, executor, names)) for executor, names in methods.items()]
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def _executors(options: AntOptions, loaded: Settings) -> Mapping[str, Executor]:
     paths = tuple(map(Path, options.python_paths))
     if missing := [str(path) for path in paths if not path.is_dir()]:
         raise InvalidInputError(f"--python-path: {', '.join(missing)} is no folder")
     broker, clock = make_broker(loaded.broker_url), SystemClock()
     exchange = BrokerExchange(broker, Bus(broker, "check", clock), clock, None)
     chosen = executor_options(loaded, options, loaded.home)
-    executors = make_executors(options.methods, replace(chosen, exchange=exchange))
-    for executor in set(executors.values()):
-        try:
-            await executor.check()
-        finally:
-            await executor.close()
-    return ", ".join(executors)
+    return make_executors(options.methods, replace(chosen, exchange=exchange))
+
+
+async def _methods(executor: Executor, methods: Sequence[str]) -> str:
+    try:
+        await executor.check()
+    finally:
+        await executor.close()
+    return f"runs {', '.join(methods)}"
 
 
 async def _home(loaded: Settings) -> str:
-    loaded.home.mkdir(parents=True, exist_ok=True)
-    probe = loaded.home / ".check"
-    probe.write_bytes(b"")
-    probe.unlink()
+    prove_writable(loaded.home)
     return f"{loaded.home} can be written"

@@ -34,6 +34,7 @@ def run(
     from formicary.cli.files import read_text
     from formicary.cli.runner import Wanted, run_job
     from formicary.cli.serving import run_loop
+    from formicary.cli.unknown import log_unknown
 
     loaded = settings.load(
         home=home,
@@ -44,6 +45,7 @@ def run(
         log_format=log_format,
     )
     log.configure(loaded.log_level, loaded.log_format)
+    log_unknown()
     wanted = Wanted(
         file=file,
         text=read_text(file),

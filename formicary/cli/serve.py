@@ -37,6 +37,7 @@ def up(
     from formicary.cli.ant_flags import ant_options
     from formicary.cli.colonies import serve_up
     from formicary.cli.serving import run_loop
+    from formicary.cli.unknown import log_unknown
 
     loaded = settings.load(
         listen=listen,
@@ -54,6 +55,7 @@ def up(
         log_format=log_format,
     )
     log.configure(loaded.log_level, loaded.log_format)
+    log_unknown()
     return run_loop(serve_up(loaded, ant_options(slots=slots, python_path=python_path), ready_file))
 
 
@@ -97,7 +99,9 @@ def queen(
         return check_queen(load)
     from formicary.cli.colonies import serve_queen
     from formicary.cli.serving import run_loop
+    from formicary.cli.unknown import log_unknown
 
     loaded = load()
     log.configure(loaded.log_level, loaded.log_format)
+    log_unknown()
     return run_loop(serve_queen(loaded, queen_id, ready_file))

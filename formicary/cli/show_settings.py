@@ -14,8 +14,9 @@ def show(output: options.OutputOption = options.Output.TEXT) -> None:
     """Show the effective settings, secrets hidden."""
     from formicary import settings
     from formicary.cli.output import print_json, print_table
+    from formicary.cli.unknown import load
 
-    shown = settings.load().public()
+    shown = load().public()
     if output is options.Output.JSON:
         print_json(shown)
         return

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,15 @@ def home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="formicary-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder) / "home"
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(16)
+        yield server.getsockname()[1]
 
 
 @pytest.fixture

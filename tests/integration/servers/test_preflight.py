@@ -32,9 +32,9 @@ def settings(servers: Servers, tmp_path: Path) -> dict[str, str]:
 
 
 def parts(text: str, word: str) -> dict[str, str]:
-    """Returns the parts that are ``ok`` or ``wrong``, with what is said of them."""
-    lines = [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith(word)]
-    return dict(line.split(": ", 1) for line in lines)
+    """Returns the parts that are ``ok``, ``warn`` or ``wrong``, with what is said of them."""
+    rows = [line.split(maxsplit=2) for line in text.splitlines() if line.startswith(f"{word} ")]
+    return {part: finding for _, part, finding in rows}
 
 
 def test_a_queen_that_has_all_it_needs_says_so_and_exits(formicary: Command, settings: dict[str, str]) -> None:
@@ -48,7 +48,7 @@ def test_a_queen_that_has_all_it_needs_says_so_and_exits(formicary: Command, set
 def test_an_ant_that_has_all_it_needs_says_so_and_exits(formicary: Command, settings: dict[str, str]) -> None:
     ended = formicary("ant", "--check", "--methods", "SHELL,PYTHON", **settings)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert parts(ended.stdout, "ok").keys() == {"settings", "broker", "artifacts", "methods", "home"}
+    assert parts(ended.stdout, "ok").keys() == {"settings", "broker", "artifacts", "home", "SHELL", "PYTHON"}
 
 
 def test_a_queen_is_told_everything_that_is_wrong_at_once(formicary: Command, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_queen_is_told_everything_that_is_wrong_at_once(formicary: Command, tm
             FORMICARY_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}",
         )
     assert ended.returncode == 1
-    wrong = parts(ended.stderr, "wrong")
+    wrong = parts(ended.stdout, "wrong")
     assert wrong.keys() == {"database", "broker", "artifacts", "listen"}
     assert "cannot be reached" in wrong["database"]
     assert "cannot be reached" in wrong["broker"]
@@ -82,14 +82,62 @@ def test_a_wrong_password_of_the_database_is_told(formicary: Command, settings: 
     url = settings["FORMICARY_DATABASE_URL"].replace("throw-away", "very-wrong")
     ended = formicary("queen", "--check", **(settings | {"FORMICARY_DATABASE_URL": url}))
     assert ended.returncode == 1
-    assert "password authentication failed" in parts(ended.stderr, "wrong")["database"]
-    assert "very-wrong" not in ended.stderr
+    assert "password authentication failed" in parts(ended.stdout, "wrong")["database"]
+    assert "very-wrong" not in ended.stdout + ended.stderr
 
 
 def test_an_ant_is_told_what_it_cannot_run(formicary: Command, settings: dict[str, str]) -> None:
     ended = formicary("ant", "--check", "--methods", "SHELL,TELEPATHY", **settings)
     assert ended.returncode == 1
-    assert parts(ended.stderr, "wrong")["methods"].startswith("no executor for method TELEPATHY")
+    assert parts(ended.stdout, "wrong")["methods"].startswith("no executor for method TELEPATHY")
+
+
+def test_what_is_slow_holds_up_no_other_check(formicary: Command, silent_port: int) -> None:
+    """Nothing answers; one after the other, the three would take 15 s."""
+    began = time.monotonic()
+    ended = formicary(
+        "queen",
+        "--check",
+        FORMICARY_DATABASE_URL=f"postgresql://someone@127.0.0.1:{silent_port}/x",
+        FORMICARY_BROKER_URL=f"redis://127.0.0.1:{silent_port}",
+        FORMICARY_ARTIFACTS_URL=f"s3://bucket?endpoint=http://127.0.0.1:{silent_port}",
+        AWS_ACCESS_KEY_ID="x",
+        AWS_SECRET_ACCESS_KEY="x",
+    )
+    took_s = time.monotonic() - began
+    assert parts(ended.stdout, "wrong").keys() == {"database", "broker", "artifacts"}
+    assert took_s < 3 * 5
+
+
+def test_a_file_in_place_of_the_home_is_named(formicary: Command, settings: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    in_the_way = settings | {"FORMICARY_HOME": str(tmp_path / "file")}
+    ended = formicary("ant", "--check", "--methods", "SHELL", **in_the_way)
+    assert parts(ended.stdout, "wrong")["home"].startswith(f"FORMICARY_HOME: {tmp_path}/file cannot be used")
+
+    ended = formicary("ant", **in_the_way)
+    assert (ended.returncode, "FORMICARY_HOME" in ended.stderr) == (2, True)
+    assert "defect" not in ended.stderr
+
+
+def test_engine_and_cluster_that_are_none_are_named_by_their_variables(
+    formicary: Command, settings: dict[str, str]
+) -> None:
+    wrong = settings | {"DOCKER_HOST": "garbage", "KUBECONFIG": "/nope"}
+    ended = formicary("ant", "--check", "--methods", "DOCKER,KUBERNETES", **wrong)
+    found = parts(ended.stdout, "wrong")
+    assert found["DOCKER"].startswith("DOCKER_HOST: 'garbage' is no address")
+    assert "KUBECONFIG: there is no file /nope" in found["KUBERNETES"]
+
+
+def test_a_misspelt_setting_is_named_and_ends_nothing(formicary: Command, settings: dict[str, str]) -> None:
+    ended = formicary("queen", "--check", FORMICARY_BROKR_URL="redis://:very-secret@x", **settings)
+    assert ended.returncode == 0
+    assert "did you mean FORMICARY_BROKER_URL?" in parts(ended.stdout, "warn")["settings"]
+
+    ended = formicary("settings", FORMICARY_BROKR_URL="redis://:very-secret@x")
+    assert "did you mean FORMICARY_BROKER_URL?" in ended.stderr
+    assert "very-secret" not in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("process", ["queen", "ant"])
@@ -98,14 +146,14 @@ def test_a_broker_that_nobody_else_reaches_is_wrong_for_one_of_several(
 ) -> None:
     ended = formicary(process, "--check", **(settings | {"FORMICARY_BROKER_URL": "memory://"}))
     assert ended.returncode == 1
-    assert "set FORMICARY_BROKER_URL" in parts(ended.stderr, "wrong")["broker"]
+    assert "set FORMICARY_BROKER_URL" in parts(ended.stdout, "wrong")["broker"]
 
 
 @pytest.mark.parametrize("process", ["queen", "ant"])
 def test_settings_that_cannot_be_read_are_told(formicary: Command, settings: dict[str, str], process: str) -> None:
     ended = formicary(process, "--check", **(settings | {"FORMICARY_ANT_LEASE_S": "soon"}))
     assert ended.returncode == 1
-    assert "FORMICARY_ANT_LEASE_S: 'soon' is not a number" in parts(ended.stderr, "wrong")["settings"]
+    assert "FORMICARY_ANT_LEASE_S: 'soon' is not a number" in parts(ended.stdout, "wrong")["settings"]
 
 
 @pytest.mark.parametrize(
