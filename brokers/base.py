@@ -178,6 +178,13 @@ class Broker(ABC):
     async def depth(self, topic: str, group: str) -> int:
         """Returns how many messages of ``topic`` the group has yet to acknowledge."""
 
+    async def settle(self, topic: str, group: str) -> None:
+        """Returns when what was published on ``topic`` so far outlives this process.
+
+        That is at once where a server has it; else when ``group``, where there is one, has acknowledged it.
+        """
+        del topic, group
+
     @abstractmethod
     async def ensure_topics(self, topics: Sequence[str]) -> None:
         """Makes the topics that do not exist, empty: whoever comes with a client of its own finds them."""

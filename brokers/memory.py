@@ -113,6 +113,18 @@ class MemoryBroker(Broker):
         state = found.groups.get(group)
         return found.end - found.base if state is None else found.end - state.low - len(state.done)
 
+    async def settle(self, topic: str, group: str) -> None:
+        """Waits for the acknowledgements of a group: what it has is safe, and nothing else here is."""
+        self._check_open()
+        found = self._server.find(topic)
+        state = found.groups.get(group) if found is not None else None
+        if found is None or state is None:
+            return
+        end = found.end
+        while state.low < end and self._server.find(topic) is found:
+            await self._server.wait([topic], None)
+            self._check_open()
+
     async def ensure_topics(self, topics: Sequence[str]) -> None:
         """Makes topics."""
         self._check_open()

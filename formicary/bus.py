@@ -191,6 +191,10 @@ class Bus:
         """Returns how many messages (packs) of ``topic`` the group has yet to acknowledge."""
         return await self._broker.depth(topic, group)
 
+    async def settle(self, topic: str, group: str) -> None:
+        """Returns when what was published on ``topic`` outlives this process: the server, or else ``group``, has it."""
+        await self._broker.settle(topic, group)
+
     async def ensure_topics(self, names: Sequence[str]) -> None:
         """Makes topics that do not exist. Waits, for ever, for a broker that is lost."""
         await self._insist(lambda: self._broker.ensure_topics(names))

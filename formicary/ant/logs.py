@@ -73,12 +73,13 @@ class LogShipper(Service):
             await self._has_room.wait()
 
     async def flush(self) -> None:
-        """Returns when the broker has everything put so far."""
+        """Returns when everything put so far outlives this process; never, if that fails."""
         if self._flushed is None:
             self._flushed = asyncio.get_running_loop().create_future()
         self._is_urgent.set()
         self._has_lines.set()
         await asyncio.shield(self._flushed)
+        await self._bus.settle(topics.LOGS, topics.LOG_WRITERS)
 
     async def _gather(self) -> None:
         if not self._is_urgent.is_set():
@@ -93,11 +94,9 @@ class LogShipper(Service):
         taken, flushed, self._flushed = self._bytes, self._flushed, None
         self._has_lines.clear()
         self._is_urgent.clear()
-        try:
-            await self._publish(_chunks(lines))
-        finally:
-            if flushed is not None and not flushed.done():
-                flushed.set_result(None)
+        await self._publish(_chunks(lines))
+        if flushed is not None and not flushed.done():
+            flushed.set_result(None)
         self._bytes -= taken
         self._has_room.set()
 
@@ -106,10 +105,24 @@ class LogShipper(Service):
             await self._bus.publish(batch)
         except (DataError, MessageTooLargeError) as exc:
             if len(batch) == 1:
-                log.error("log_lines_not_published", error=str(exc), key=batch[0].key)
+                await self._publish_parts(batch[0], exc)
                 return
             for chunk in batch:  # those of other attempts are not at fault
                 await self._publish([chunk])
+
+    async def _publish_parts(self, chunk: Outgoing, cause: Exception) -> None:
+        """Publishes what can be of a chunk that cannot; of the rest the log itself says that it is missing."""
+        event = chunk.event
+        assert isinstance(event, LogChunk)
+        if len(event.lines) > 1:
+            for half in event.halves():
+                await self._publish([chunk._replace(event=half)])
+            return
+        log.error("log_line_not_published", error=str(cause), key=chunk.key)
+        try:
+            await self._bus.publish([chunk._replace(event=event.dropped(str(cause)))])
+        except (DataError, MessageTooLargeError) as exc:
+            log.error("log_notice_not_published", error=str(exc), key=chunk.key)
 
 
 def _chunks(lines: dict[Key, list[Line]]) -> list[Outgoing]:

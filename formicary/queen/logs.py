@@ -78,12 +78,30 @@ class LogWriter(Service):
         return []
 
     async def _is_stored_alone(self, item: Received) -> bool:
+        """Stores what can be; a line that cannot goes to the dead letters, and the log says so in its place."""
+        chunks = [event for event in item.events if isinstance(event, LogChunk) and event.lines]
+        reasons = [reason for chunk in chunks if (reason := await self._store_parts(chunk))]
+        if reasons:
+            log.warning("log_lines_refused", sender=item.sender, reason=reasons[0])
+        return not reasons
+
+    async def _store_parts(self, chunk: LogChunk) -> str:
+        """Stores as much of a chunk as can be; returns why that was not all."""
         try:
-            await self._append([event for event in item.events if isinstance(event, LogChunk)])
+            await self._append([chunk])
         except DataRefusedError as error:
-            log.warning("log_chunk_refused", sender=item.sender, reason=str(error))
-            return False
-        return True
+            if len(chunk.lines) == 1:
+                await self._store_notice(chunk.dropped(str(error)))
+                return str(error)
+            reasons = [await self._store_parts(half) for half in chunk.halves()]
+            return next(filter(None, reasons), "")
+        return ""
+
+    async def _store_notice(self, notice: LogChunk) -> None:
+        try:
+            await self._append([notice])
+        except DataRefusedError as error:  # not only the text, but also the place is none
+            log.warning("log_notice_refused", job_id=notice.job_id, reason=str(error))
 
     async def _append(self, chunks: Sequence[LogChunk]) -> None:
         pause_s = _FIRST_RETRY_S

@@ -37,6 +37,14 @@ AWAY_ERRORS = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
 )
+#: A server that is there and cannot write: no room, memory or file left, read-only, a statement ended from outside.
+UNABLE_ERRORS = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.LockNotAvailableError,
+)
 #: A value that the driver cannot encode, or that the server refuses.
 REFUSED_ERRORS = (
     asyncpg.DataError,
@@ -53,8 +61,9 @@ def translated() -> Iterator[None]:
 
     Raises:
         DataRefusedError: a value cannot be stored.
-        UnavailableError: the database cannot be reached, and whether a statement took effect is unknown; or it gave the
-            statement up, which waited for one that waited for it: asking again will do.
+        UnavailableError: the database cannot be reached, and whether a statement took effect is unknown; or it has no
+            room to carry it out; or it gave the statement up, which waited for one that waited for it: asking again
+            will do.
     """
     try:
         yield
@@ -62,6 +71,8 @@ def translated() -> Iterator[None]:
         raise DataRefusedError(f"Postgres refuses a value: {error}") from error
     except AWAY_ERRORS as error:
         raise UnavailableError(f"the database cannot be reached: {error or type(error).__name__}") from error
+    except UNABLE_ERRORS as error:
+        raise UnavailableError(f"the database cannot carry out a statement: {error}") from error
     except asyncpg.TransactionRollbackError as error:
         raise UnavailableError(f"the database gave up a statement: {error}") from error
 

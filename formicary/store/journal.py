@@ -23,6 +23,7 @@ from formicary.store.database import (
     FIRST_RETRY_S,
     LAST_RETRY_S,
     REFUSED_ERRORS,
+    UNABLE_ERRORS,
     Database,
     Record,
     columns,
@@ -73,6 +74,8 @@ class Journal:
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._statements: dict[str, PreparedStatement[asyncpg.Record]] = {}
         self._outage = Outage("journal_waits_for_database")
+        self._unable = Outage("database_cannot_write")
+        self._pause_s = 0.0
 
     async def commit(self, batch: JournalBatch) -> None:
         """Writes all of the batch, durably, or nothing.
@@ -84,7 +87,8 @@ class Journal:
             FencedError: a shard, or the leadership, is in a newer epoch.
             ClaimConflictError: jobs to be claimed are not PENDING any more, or their type is at its limit.
             DataRefusedError: the batch holds a value that cannot be stored.
-            NotCommittedError: the connection was lost, or the server failed, and the batch will never happen.
+            NotCommittedError: the connection was lost, or the server failed, and the batch will never happen. Where it
+                has no room, this comes after a pause, so that who tries again leaves it time.
         """
         if not batch.shards:
             _refuse_content(batch)
@@ -99,11 +103,17 @@ class Journal:
             except AWAY_ERRORS as error:
                 self._drop()
                 await self._settle(batch.shards, error)
+            except UNABLE_ERRORS as error:
+                await self._pause(error)
+                raise NotCommittedError(f"the database cannot write: {error}") from error
             except asyncpg.PostgresError as error:
                 _translate(error)
             except asyncio.CancelledError:
                 self._drop()
                 raise
+            else:
+                self._pause_s = 0.0
+                self._unable.over()
 
     def is_connected(self) -> bool:
         """Says whether the next commit is sent at once, as far as this side knows."""
@@ -127,7 +137,7 @@ class Journal:
                     self._connection, self._statements = await self._database.connect(), {}
                 self._statements[sql] = await self._connection.prepare(sql)
                 self._outage.over()
-            except (UnavailableError, *AWAY_ERRORS) as error:
+            except (UnavailableError, *AWAY_ERRORS, *UNABLE_ERRORS) as error:
                 self._outage.note(str(error))
                 self._drop()
                 await asyncio.sleep(pause_s)
@@ -138,6 +148,12 @@ class Journal:
         connection, self._connection, self._statements = self._connection, None, {}
         if connection is not None:
             connection.terminate()
+
+    async def _pause(self, error: asyncpg.PostgresError) -> None:
+        """Waits, longer each time until a commit succeeds."""
+        self._unable.note(str(error))
+        self._pause_s = min(max(self._pause_s * 2, FIRST_RETRY_S), LAST_RETRY_S)
+        await asyncio.sleep(self._pause_s)
 
     async def _settle(self, shards: Sequence[ShardMark], cause: BaseException) -> None:
         """Learns whether the batch happened, and sees to it that otherwise it never will.
@@ -167,7 +183,7 @@ class Journal:
                 return await self._connection.fetch(
                     _SETTLE, shards, epochs, self._incarnation, number, timeout=COMMIT_TIMEOUT_S
                 )
-            except AWAY_ERRORS as error:
+            except (*AWAY_ERRORS, *UNABLE_ERRORS) as error:
                 self._outage.note(str(error))
                 self._drop()
                 await asyncio.sleep(FIRST_RETRY_S)

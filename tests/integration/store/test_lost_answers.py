@@ -140,6 +140,24 @@ async def test_a_commit_that_never_reached_the_server_is_reported_and_the_next_o
     assert (len(await tasks_of(database, lost)), len(await tasks_of(database, later))) == (0, 1)
 
 
+async def test_a_lost_commit_is_asked_about_until_the_server_can_write_down_the_answer(
+    database: Database, journal: Journal, road: Road
+) -> None:
+    road.is_cut_before = True
+    async with database.connection() as connection:
+        await connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE 'No space left on device' USING ERRCODE = 'disk_full'; END $$; "
+            "CREATE TRIGGER full_disk BEFORE UPDATE ON leases EXECUTE FUNCTION refuse()"
+        )
+    committing = asyncio.create_task(journal.commit(batch(new_job_id())))
+    done, _ = await asyncio.wait({committing}, timeout=0.5)
+    assert not done
+    await database.fetch("DROP TRIGGER full_disk ON leases")
+    with pytest.raises(NotCommittedError):
+        await committing
+
+
 async def test_a_commit_reported_as_not_happened_cannot_happen_later(
     database: Database, journal: Journal, road: Road, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,3 +153,18 @@ async def test_one_receive_brings_no_more_than_a_mouthful_of_large_messages() ->
 
     assert len(first) == MOUTHFUL_BYTES // len(body)
     assert [delivery.message_id for delivery in (*first, *rest)] == [str(number) for number in range(2 * len(first))]
+
+
+async def test_messages_are_settled_once_their_group_has_acknowledged_all_of_them(broker: MemoryBroker) -> None:
+    await broker.settle("t", "g")
+    group = await broker.subscribe(["t"], "g", "c")
+    await broker.publish(messages(3))
+    taken = await group.receive(3, 1.0)
+    settling = asyncio.create_task(broker.settle("t", "g"))
+    await asyncio.sleep(0)
+    await group.ack(taken[1:])
+    await broker.publish(messages(1))
+    await asyncio.sleep(0)
+    assert not settling.done()
+    await group.ack(taken[:1])
+    await asyncio.wait_for(settling, 5)
