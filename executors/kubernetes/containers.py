@@ -46,6 +46,16 @@ def security_context(user_text: str, spec: SecuritySpec | None = None, privilege
     return {key: value for key, value in context.items() if value is not None}
 
 
+def service_security(user_text: str, spec: SecuritySpec | None) -> dict[str, Json]:
+    """Returns the same of a service, which has a user of its own; where nobody may be root, it has no capability.
+
+    Raises:
+        SpecRefusedError: the user is no number.
+    """
+    is_bound = spec is not None and spec.run_as_non_root
+    return security_context(user_text, SecuritySpec(run_as_non_root=is_bound, drop_capabilities=("ALL",) * is_bound))
+
+
 def _user(text: str) -> tuple[int | None, int | None]:
     if not text:
         return None, None

@@ -96,7 +96,7 @@ def _pod_spec(plan: Plan, options: KubernetesOptions) -> dict[str, Json]:
     spec = plan.spec
     volumes = Volumes()
     main = _main_container(plan, options, volumes)
-    services = [service_container(service, options, volumes) for service in spec.services]
+    services = [service_container(service, options, volumes, spec.security_context) for service in spec.services]
     names = [service.name for service in spec.services]
     pod: dict[str, Json] = {
         "restartPolicy": "Never",

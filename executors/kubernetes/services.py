@@ -3,16 +3,18 @@
 import math
 from typing import Any
 
-from executors.kubernetes.containers import environment, escaped, security_context
+from executors.kubernetes.containers import environment, escaped, service_security
 from executors.kubernetes.options import KubernetesOptions
 from executors.kubernetes.quantities import resources
 from executors.kubernetes.volumes import Volumes
-from executors.specs import ReadySpec, ServiceSpec
+from executors.specs import ReadySpec, SecuritySpec, ServiceSpec
 
 Json = Any  # a JSON value
 
 
-def service_container(spec: ServiceSpec, options: KubernetesOptions, volumes: Volumes) -> dict[str, Json]:
+def service_container(
+    spec: ServiceSpec, options: KubernetesOptions, volumes: Volumes, security: SecuritySpec | None
+) -> dict[str, Json]:
     """Returns the container of a service; the next one, and the task, starts when it is ready."""
     container: dict[str, Json] = {
         "name": spec.name,
@@ -24,7 +26,7 @@ def service_container(spec: ServiceSpec, options: KubernetesOptions, volumes: Vo
         "env": environment(spec.environment),
         "ports": [{"containerPort": port} for port in spec.ports],
         "resources": resources(spec, options),
-        "securityContext": security_context(spec.user),
+        "securityContext": service_security(spec.user, security),
         "volumeMounts": volumes.mounts(spec.volumes),
         "startupProbe": _probe(spec.ready) if spec.ready is not None else {},
     }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from executors.errors import ServiceError
+from executors.errors import ExecutorError, ServiceError
 from executors.kubernetes.executor import KubernetesExecutor
 from executors.specs import (
     EmptyDirSpec,
@@ -24,6 +24,7 @@ from executors.specs import (
 from executors.testing import CollectingSink
 from tests.integration.kubernetes.conftest import (
     IMAGE,
+    NAMESPACE,
     Begin,
     ClusterUnderTest,
     MakeExecutor,
@@ -190,6 +191,59 @@ async def test_a_pod_is_where_and_what_its_spec_says(
     ]
     assert pod["metadata"]["labels"]["team"] == "blue"
     assert pod["metadata"]["annotations"]["note"] == "hello $(HOME)"
+
+
+async def test_rights_groups_network_and_priority_are_those_of_the_spec(
+    cluster: ClusterUnderTest, make_executor: MakeExecutor, begin: Begin
+) -> None:
+    urgent = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}, "value": 7}
+    await cluster.apply(urgent)
+    spec = script(
+        "grep CapEff /proc/self/status; id -g; id -G",
+        container={"cpu_limit": "0.25"},
+        host_network=True,
+        priority_class="urgent",
+        image_pull_secrets=("registry",),
+        security_context=SecuritySpec(
+            run_as_group=2, supplemental_groups=(4, 5), add_capabilities=("NET_ADMIN",), drop_capabilities=("CHOWN",)
+        ),
+    )
+    sink = CollectingSink()
+    executor = await make_executor(allow_privileged=True)
+
+    run = await begin(spec, sink, by=executor)
+    outcome = await executor.wait(run)
+    pod = await cluster.pod(run)
+    let_go(executor, run)
+    await cluster.kubectl("delete", "priorityclass", "urgent")
+
+    assert outcome.is_success
+    _, capabilities, group, *groups = sink.text().decode().split()
+    chown, net_raw, net_admin = (int(capabilities, 16) >> number & 1 for number in (0, 13, 12))
+    assert (chown, net_raw, net_admin) == (0, 0, 1)
+    assert (group, {"4", "5"} <= set(groups)) == ("2", True)
+    assert pod["status"]["podIP"] == pod["status"]["hostIP"]
+    assert (pod["spec"]["priority"], pod["spec"]["imagePullSecrets"]) == (7, [{"name": "registry"}])
+    assert pod["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "250m"}
+
+
+async def test_a_namespace_where_nobody_may_be_root_takes_a_task_with_its_services(
+    cluster: ClusterUnderTest, executor: KubernetesExecutor, begin: Begin
+) -> None:
+    standard = "pod-security.kubernetes.io/enforce"
+    security = SecuritySpec(run_as_user=1234, run_as_non_root=True, drop_capabilities=("ALL",))
+    service = ServiceSpec(name="db", image=IMAGE, user="999", command=("sh", "-c", "id -u > /tmp/up; exec sleep 600"))
+    sink = CollectingSink()
+    await cluster.kubectl("label", "namespace", NAMESPACE, f"{standard}=restricted")
+    try:
+        with pytest.raises(ExecutorError, match="violates PodSecurity"):
+            await finish(executor, await begin(script("true", services=(service,))))
+        spec = script("id -u", services=(service,), security_context=security)
+        assert (await finish(executor, await begin(spec, sink, number=2))).is_success
+    finally:
+        await cluster.kubectl("label", "namespace", NAMESPACE, f"{standard}-")
+
+    assert sink.text() == b"1234\n"
 
 
 async def test_without_an_account_a_pod_gets_no_token(executor: KubernetesExecutor, begin: Begin) -> None:
