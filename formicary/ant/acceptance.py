@@ -4,11 +4,14 @@ An ant remembers every dispatch that it accepted or refused, across its incarnat
 below it per (shard, epoch, incarnation): owners number their dispatches, so this memory does not grow. A copy of
 one that was judged is neither run nor judged again. Order matters: a copy is recognised before anything is refused, or
 a running attempt would be declined.
+
+Requests to stop or to give back are answered for good too: where the ant does not hold the attempt, its owner gives the
+task to another at once. So they teach the owner's epoch, or a dispatch that a former owner sends late would still run.
 """
 
 from formicary.ant.leases import Leases
 from formicary.ant.slots import Slots
-from formicary.events.tasks import DeclineReason, TaskDispatched
+from formicary.events.tasks import DeclineReason, TaskCancelRequested, TaskDispatched, TaskRecalled
 from formicary.ids import Incarnation
 
 
@@ -52,6 +55,10 @@ class Acceptance:
         self._slots = slots
         self._judged: dict[tuple[int, int, Incarnation], Numbers] = {}
         self.is_draining = False
+
+    def note_epoch(self, request: TaskCancelRequested | TaskRecalled) -> None:
+        """Learns the epoch of an owner that asks for something: nothing is accepted from older ones any more."""
+        self._leases.note_epoch(request.shard, request.epoch)
 
     def is_copy(self, dispatch: TaskDispatched) -> bool:
         """Notes the dispatch as judged; tells whether it was already."""

@@ -139,9 +139,11 @@ class Intake:
                     self._judge(event, now)
             case TaskCancelRequested():
                 if self._is_ours(event):
+                    self._acceptance.note_epoch(event)
                     self._cancel(event)
             case TaskRecalled():
                 if self._is_ours(event):
+                    self._acceptance.note_epoch(event)
                     self._recall(event)
             case _:
                 log.warning("inbox_event_unexpected", event_type=type(event).__name__)

@@ -157,6 +157,24 @@ async def test_no_life_is_announced_before_the_work_of_the_former_is_over(
     assert new in {event.incarnation for event in await listener.hear(AntRegistered)}
 
 
+@pytest.mark.parametrize("ask", [ScriptedOwner.cancel, ScriptedOwner.recall], ids=["cancel", "recall"])
+async def test_what_a_new_owner_was_told_is_not_held_never_begins_for_the_former_one(
+    ask: Callable[[ScriptedOwner], Event], ant: Ant, owner: ScriptedOwner, tmp_path: Path
+) -> None:
+    late = owner.dispatch(python("os:mkdir", str(tmp_path / "ran")))  # committed, and its sender was stopped
+    owner.epoch += 1
+    await owner.send(ask(owner))
+    assert (await owner.report(TaskDeclined)).reason == "not_held"
+
+    await owner.send(late)
+
+    said: list[str] = []
+    while "old_epoch" not in said:
+        said = [event.reason for event in await owner.read() if isinstance(event, TaskDeclined)]
+    await ant._intake.idle()
+    assert not (tmp_path / "ran").exists()
+
+
 async def test_what_was_accepted_as_its_incarnation_ended_never_begins(
     ant: Ant, owner: ScriptedOwner, listener: Listener, tmp_path: Path
 ) -> None:
