@@ -4,7 +4,7 @@ Nothing here is stored: ants register again whenever a queen asks. A lost incarn
 it is never answered again, only told so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
@@ -40,6 +40,8 @@ class LiveAnt:
     """One registered incarnation. ``attempts`` are those that this queen knows with it and that have not ended.
 
     They are a set, not a count: an attempt is added once and taken once, whichever way the queen learns of it.
+    ``others`` is how many it held for other queens when it was heard last: seconds ago, so that it says where to go
+    first and what to ask back, never that an ant has no room.
     """
 
     __slots__ = (
@@ -50,6 +52,7 @@ class LiveAnt:
         "is_draining",
         "last_heartbeat_at",
         "numbers",
+        "others",
         "received_at",
         "registration",
         "sequence",
@@ -61,6 +64,7 @@ class LiveAnt:
         self.last_heartbeat_at: datetime = registration.sent_at
         self.sequence = 0
         self.attempts: set[tuple[JobId, int, int]] = set()
+        self.others = 0
         self.is_draining = False
         self.backoff_until = 0.0
         #: Per shard the epoch and the last number given in it.
@@ -75,13 +79,18 @@ class LiveAnt:
 
     @property
     def in_flight(self) -> int:
-        """Returns how many attempts are with the ant."""
+        """Returns how many attempts of this queen are with the ant."""
         return len(self.attempts)
+
+    @property
+    def taken(self) -> int:
+        """Returns how many attempts of all queens are with the ant, as far as this one knows."""
+        return len(self.attempts) + self.others
 
     @property
     def load(self) -> float:
         """Returns the attempts with the ant per slot: above 1 some of them wait there."""
-        return len(self.attempts) / self.registration.slots
+        return (len(self.attempts) + self.others) / self.registration.slots
 
     def next_number(self, shard: int, epoch: int) -> int:
         """Returns the next running number of dispatches, per shard and epoch, from 1; epochs only rise."""
@@ -152,7 +161,7 @@ class AntRegistry:
                 return ant
         return None
 
-    def heard(self, event: AntHeartbeat, received_at: float) -> LiveAnt | None:
+    def heard(self, event: AntHeartbeat, received_at: float, own_shards: Container[int] = ()) -> LiveAnt | None:
         """Takes a heartbeat, unless a newer one came before; returns None where the incarnation is unknown or lost."""
         ant = self._ants.get(event.incarnation)
         if ant is None or event.sequence < ant.sequence:
@@ -164,6 +173,7 @@ class AntRegistry:
         ant.is_draining = event.is_draining
         ant.epochs = event.epochs
         ant.held = frozenset(held_key(held) for held in event.held)
+        ant.others = sum(held.shard not in own_shards and held_key(held) not in ant.attempts for held in event.held)
         return ant
 
     def lose(self, incarnation: Incarnation, *, counts: bool = True) -> None:
@@ -226,7 +236,7 @@ class AntRegistry:
         if not ants:
             return self._explain_lack(requirement)
         slots = sum(ant.registration.slots for ant in ants)
-        used = sum(min(ant.in_flight, ant.registration.slots) for ant in ants)
+        used = sum(min(ant.taken, ant.registration.slots) for ant in ants)
         which = "the only matching ant is" if len(ants) == 1 else f"all {len(ants)} matching ants are"
         return f"{which} full ({used} of {slots} slots)"
 
@@ -280,7 +290,7 @@ def _view(ant: LiveAnt) -> AntView:
         methods=known.methods,
         tags=known.tags,
         slots=known.slots,
-        running=ant.in_flight,
+        running=ant.taken,
         last_heartbeat_at=ant.last_heartbeat_at,
         workers=tuple(WorkersView(offer.methods, offer.tags) for offer in known.workers),
     )

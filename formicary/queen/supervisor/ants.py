@@ -147,7 +147,7 @@ class AntDesk:
         return True
 
     def _heard(self, event: AntHeartbeat) -> bool:
-        ant = self._registry.heard(event, self._clock.boottime())
+        ant = self._registry.heard(event, self._clock.boottime(), self._valid_epochs())
         if ant is None:
             self._strangers = self._strangers or not self._registry.is_lost(event.incarnation)
             return True

@@ -1,13 +1,15 @@
 """Asks attempts back that wait at a busy ant while another one has free slots.
 
 Ants take more than they can run at once, so that short tasks need no round trip each. Where tasks turn out to be long,
-or an ant joins late, what waits is spread anew.
+or an ant joins late, what waits is spread anew. So it is where several queens gave to one ant without knowing of each
+other, which its heartbeats tell.
 """
 
 from collections.abc import Iterable
 
 from formicary.bus import Outgoing
 from formicary.events.tasks import TaskRecalled
+from formicary.model.states import TaskState
 from formicary.queen.registry import LiveAnt
 from formicary.queen.supervisor.engine import Engine
 from formicary.queen.supervisor.live import AttemptKey, Dispatch, LiveShard
@@ -17,8 +19,8 @@ from formicary.queen.supervisor.ready import requirement_of
 def recall_waiting(engine: Engine, shards: Iterable[LiveShard]) -> None:
     """Recalls as many attempts as there are free slots, those that were dispatched last; once each."""
     idle = [ant for ant in engine.registry if ant.load < 1 and not ant.is_draining]
-    surplus = {ant.incarnation: ant.in_flight - ant.registration.slots for ant in engine.registry if ant.load > 1}
-    free = sum(ant.registration.slots - ant.in_flight for ant in idle)
+    surplus = {ant.incarnation: ant.taken - ant.registration.slots for ant in engine.registry if ant.load > 1}
+    free = sum(ant.registration.slots - ant.taken for ant in idle)
     if not surplus or not free:
         return
     for shard in shards:
@@ -35,6 +37,8 @@ def recall_waiting(engine: Engine, shards: Iterable[LiveShard]) -> None:
 def _is_movable(shard: LiveShard, key: AttemptKey, dispatch: Dispatch, idle: list[LiveAnt]) -> bool:
     live = shard.jobs.get(key[0])
     if live is None or dispatch.is_recalled or not dispatch.receipt.is_committed or key in shard.stops:
+        return False
+    if live.run.tasks[key[1]].state is TaskState.EXECUTING:  # it does not wait
         return False
     requirement = requirement_of(live, key[1])
     return any(ant.offers(requirement) for ant in idle)

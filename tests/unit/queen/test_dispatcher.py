@@ -2,8 +2,9 @@
 
 import pytest
 
+from formicary.events.ants import Held
 from formicary.ids import JobId
-from tests.unit.queen.conftest import Queen
+from tests.unit.queen.conftest import Queen, heartbeat
 
 
 @pytest.mark.parametrize(("used_of_two", "used_of_ten", "chosen"), [(1, 4, "large"), (1, 6, "small"), (2, 9, "large")])
@@ -19,6 +20,18 @@ def test_a_task_goes_to_the_ant_with_the_smallest_share_of_its_room_in_use(
 
     (dispatch,) = queen.shard.in_flight.values()
     assert dispatch.incarnation == f"{chosen}@1"
+
+
+def test_a_task_goes_where_no_other_queen_has_its_tasks(queen: Queen) -> None:
+    queen.ant("a", slots=2)
+    queen.ant("b", slots=2)
+    queen.registry.heard(heartbeat("a", held=(Held(4, JobId("of another queen"), 0, 1),)), 0.0, own_shards=(3,))
+    queen.begin(queen.job())
+
+    queen.dispatch()
+
+    (dispatch,) = queen.shard.in_flight.values()
+    assert dispatch.incarnation == "b@1"
 
 
 def test_what_waits_fills_every_slot_and_no_more(queen: Queen) -> None:
