@@ -13,7 +13,7 @@ from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, Heartbea
 from formicary.events.base import Event
 from formicary.events.jobs import LeasesReleased
 from formicary.ids import Incarnation, QueenId
-from formicary.queen.registry import AntRegistry
+from formicary.queen.registry import AntRegistry, LiveAnt
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +53,8 @@ class AntDesk:
         #: Called when another queen said that leases are free.
         self.on_released: Callable[[], None] = lambda: None
         self._refused: dict[Incarnation, str] = {}
+        #: Incarnations that may be gone, each with the one of another process that registered under its id since.
+        self._doubtful: dict[Incarnation, Incarnation] = {}
         self._strangers = True
         self._subscription: BusSubscription | None = None
         self._answered_at = -math.inf
@@ -137,14 +139,28 @@ class AntDesk:
     def _registered(self, event: AntRegistered) -> bool:
         for former in event.former:
             self._lose(former)
-        holder = self._registry.holder_of(event)
-        if holder is not None:
+        holder = None if self._registry.get(event.incarnation) else self._registry.holder_of(event)
+        if holder is not None and self._is_heard(holder):
             self._refused[event.incarnation] = holder.registration.process
             return True
         if self._registry.register(event, self._clock.boottime()) is None:
             return self._registry.update(event) or self._registry.is_lost(event.incarnation)
+        if holder is not None:
+            live = {old: new for old, new in self._doubtful.items() if self._registry.get(old)}
+            self._doubtful = {**live, holder.incarnation: event.incarnation}
         log.info("ant_registered", ant_id=event.ant_id, methods=event.methods, slots=event.slots)
         return True
+
+    def _is_heard(self, ant: LiveAnt) -> bool:
+        """Says whether an ant was heard since this queen hears again; before that it may have gone unnoticed."""
+        return self._registry.was_heard_since(ant.incarnation, self.listening_since())
+
+    def _refuse_rival(self, ant: LiveAnt) -> bool:
+        """Refuses who registered under the id of an ant that turns out to be there; returns whether there is one."""
+        rival = self._registry.get(self._doubtful.pop(ant.incarnation, None))
+        if rival is not None:
+            self._refused[rival.incarnation] = ant.registration.process
+        return rival is not None
 
     def _heard(self, event: AntHeartbeat) -> bool:
         ant = self._registry.heard(event, self._clock.boottime(), self._valid_epochs())
@@ -153,6 +169,8 @@ class AntDesk:
             return True
         if ant.registration.version < event.version:  # it registered again, and this queen did not hear it
             self._strangers = True
+            return True
+        if self._doubtful and self._refuse_rival(ant):
             return True
         return event.sequence <= FIRST_HEARTBEATS
 

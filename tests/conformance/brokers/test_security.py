@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from brokers.base import Message
 from brokers.errors import BrokerRefusedError, BrokerUnavailableError, UnknownBrokerError
+from brokers.probe import probe
 from brokers.registry import make_broker
 
 Rig = Any  # the fixtures' classes live in conftest, which cannot be imported
@@ -55,6 +56,14 @@ async def test_messages_travel_by_every_way_in(servers: Any, name: str, way: str
         await broker.publish([Message(unused, "k", b"b")])
         assert [entry.message.body for entry in await reading] == [b"b"]
     await broker.close()
+
+
+@pytest.mark.parametrize(("name", "way"), [("redis", "APP_TLS"), ("kafka", "SCRAM_TLS"), ("pulsar", "TLS")])
+async def test_logs_groups_and_dead_letters_work_over_tls_with_a_login(servers: Any, name: str, way: str) -> None:
+    findings = await probe(make_broker(url(servers(name), way)), lambda step: None)
+
+    assert (findings.error, findings.left_behind) == (None, [])
+    assert {"positions", "trim", "group", "redelivery", "dead letter"} <= {step.name for step in findings.steps}
 
 
 @pytest.mark.parametrize("way", ["", "TLS"], ids=["clear", "tls"])

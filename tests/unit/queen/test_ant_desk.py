@@ -69,3 +69,62 @@ async def test_a_queen_that_missed_a_registration_asks_for_it(colony: Colony) ->
 
     assert not (await colony.say(heartbeat())).wants_registrations
     assert (await colony.say(heartbeat(sequence=9, version=1))).wants_registrations
+
+
+class Sleeper:
+    """A desk that listens and answers when it is told to."""
+
+    def __init__(self, desk: AntDesk, clock: FakeClock, answers: BusSubscription) -> None:
+        self._desk = desk
+        self._clock = clock
+        self._answers = answers
+
+    async def take(self, event: Event) -> HeartbeatsSeen:
+        """Takes an event and returns the next answer."""
+        self._desk._take(event)
+        await self._desk.answer()
+        (received,) = await self._answers.receive(1, timeout_s=10)
+        (answer,) = received.events
+        assert isinstance(answer, HeartbeatsSeen)
+        return answer
+
+    async def sleep(self) -> None:
+        """Stands still for longer than any lease lasts."""
+        await self._clock.advance(600.0)
+
+
+@pytest.fixture
+async def sleeper() -> AsyncIterator[Sleeper]:
+    broker, clock = make_broker("memory://"), FakeClock()
+    await broker.open()
+    bus = Bus(broker, "sender", clock)
+    desk = AntDesk(QueenId("q"), bus, AntRegistry(), clock, 60.0, dict, lambda: None)
+    await desk.answer()
+    yield Sleeper(desk, clock, await bus.broadcast([topics.ANSWERS]))
+    await broker.close()
+
+
+async def test_a_second_process_under_a_live_id_is_refused(sleeper: Sleeper) -> None:
+    await sleeper.take(registered(process="first"))
+
+    answer = await sleeper.take(registered(life=2, process="second"))
+
+    assert (answer.refused, set(answer.sequences)) == ({"a@2": "first"}, {"a@1"})
+
+
+async def test_an_ant_that_the_queen_did_not_hear_since_it_slept_keeps_nobody_from_its_id(sleeper: Sleeper) -> None:
+    await sleeper.take(registered(process="first"))
+    await sleeper.sleep()
+
+    answer = await sleeper.take(registered(life=2, process="second"))
+
+    assert (answer.refused, set(answer.sequences)) == ({}, {"a@1", "a@2"})
+
+
+async def test_an_ant_that_is_heard_after_all_has_its_id_back(sleeper: Sleeper) -> None:
+    await sleeper.take(registered(process="first"))
+    await sleeper.sleep()
+    await sleeper.take(registered(life=2, process="second"))
+
+    assert (await sleeper.take(heartbeat(sequence=9))).refused == {"a@2": "first"}
+    assert (await sleeper.take(registered(process="first", version=1))).refused == {}
