@@ -1,7 +1,9 @@
 """Parts of a queen by themselves, over the doubles: what runs of the simulation have shown to go wrong."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ from formicary.queen.supervisor.commands import Commands
 from formicary.queen.supervisor.live import LiveShard
 from formicary.queen.supervisor.loop import HotLoop
 from formicary.queen.supervisor.program import Programs
+from formicary.queen.supervisor.supervisor import Supervisor, SupervisorConfig, SupervisorStores
 from formicary.queen.watch import News
 from formicary.service import Service
 from formicary.store.rows import NewJob
@@ -26,6 +29,8 @@ from tests.simulation.stores import (
     MemoryCommandStore,
     MemoryDefinitionStore,
     MemoryJournal,
+    MemoryLeaseStore,
+    MemoryMemoStore,
     MemoryShardStore,
     at_once,
 )
@@ -134,6 +139,47 @@ async def test_a_command_for_a_job_that_was_paused_before_anybody_claimed_it_is_
     await settle()
 
     assert database.outcome(command) == (True, "the job is PAUSED")
+
+
+class _Lasting(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, survives_process=True)
+
+
+@pytest.fixture
+async def supervisor(database: MemoryDatabase) -> AsyncIterator[Supervisor]:
+    """The supervisor of all shards, on a broker that would outlive it."""
+    broker = _Lasting(MemoryServer())
+    await broker.open()
+    stores = SupervisorStores(
+        journal=MemoryJournal(database, at_once, "q@2"),
+        leases=MemoryLeaseStore(database, at_once),
+        shards=MemoryShardStore(database, at_once),
+        commands=MemoryCommandStore(database, at_once),
+        definitions=MemoryDefinitionStore(database, at_once),
+        memos=MemoryMemoStore(database, at_once),
+    )
+    config = SupervisorConfig(queen_id=QueenId("q"), incarnation="q@2", shard_count=4, lease_s=60.0, ant_lease_s=60.0)
+    bus = Bus(broker, "q@2", SystemClock())
+    supervisor = Supervisor(config, bus, stores, AntRegistry(), SystemClock(), _Nobody())
+    await supervisor.start()
+    yield supervisor
+    await supervisor.stop()
+    await broker.close()
+
+
+def in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(item, LiveShard) and item.number == SHARD for item in gc.get_objects())
+
+
+async def test_a_shard_that_was_handed_over_leaves_memory(supervisor: Supervisor) -> None:
+    await settle()
+    assert in_memory() == 1
+
+    await supervisor._hand_over(f"shard-{SHARD}")
+
+    await settle()
+    assert in_memory() == 0
 
 
 class _Stubborn(Service):

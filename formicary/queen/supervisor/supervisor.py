@@ -121,7 +121,7 @@ class Supervisor(Service):
         self._chores = Chores(stores.housekeeping, self.loop, clock, config.queen_id)
         self._logs = ShardLogs(bus, clock, self.loop)
         self._readers: dict[int, list[asyncio.Task[None]]] = {}
-        #: The newest life of each shard in this process.
+        #: The newest life of each shard in this process, where its logs are in memory too.
         self._loaded: dict[int, LiveShard] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -205,7 +205,8 @@ class Supervisor(Service):
         shard = LiveShard(row.shard, row.epoch, self._clock.boottime())
         shard.results_position, shard.launch_position = self._positions(row)
         shard.committed_position, shard.committed_launch_position = shard.results_position, shard.launch_position
-        self._loaded[row.shard] = shard
+        if not self._bus.capabilities.survives_process:
+            self._loaded[row.shard] = shard
         self.loop.put(lambda now: self._install(shard, prepared, now))
 
     def _positions(self, row: LeaseRow) -> tuple[bytes | None, bytes | None]:
