@@ -104,7 +104,9 @@ def test_only_what_is_wanted_is_packed(full: Path, tmp_path: Path, target: Path)
     assert set(tree(target)) == {"a", "a/deep", "a/deep/er", "a/deep/er/large"}
 
 
-def test_folders_that_are_not_kept_themselves_can_be_entered_by_others(full: Path, tmp_path: Path, target: Path) -> None:
+def test_folders_that_are_not_kept_themselves_can_be_entered_by_others(
+    full: Path, tmp_path: Path, target: Path
+) -> None:
     packed(full, tmp_path / "archive", lambda name: name == "a/deep/er/large")
     unpack(tmp_path / "archive", target, GO)
     assert [stat.S_IMODE((target / name).stat().st_mode) for name in ("a", "a/deep", "a/deep/er")] == [0o755] * 3
