@@ -322,7 +322,7 @@ class Ant(Service):
 
     async def _end_in_process(self, old: Incarnation, unfinished: list[Assignment]) -> None:
         """Tells the warden when it need not end this process: containers and pods may take longer to go."""
-        await self._ended([assignment for assignment in unfinished if assignment.executor.is_in_process])
+        await self._runner.quiet([assignment for assignment in unfinished if assignment.executor.is_in_process])
         self._wardship.over(old)
 
     async def _ended(self, unfinished: list[Assignment]) -> None:

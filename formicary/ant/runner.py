@@ -75,6 +75,9 @@ class Runner:
         self._clock = clock
         self._deadlines = Deadlines(self._time_out)
         self._stops: set[asyncio.Task[None]] = set()
+        #: Those of which an executor runs something.
+        self._live: set[Assignment] = set()
+        self._is_quieter = asyncio.Event()
 
     async def run(self, assignment: Assignment) -> None:
         """Runs one attempt to its reported end, and frees its slot."""
@@ -105,6 +108,12 @@ class Runner:
             assignment.transfer.cancel()
         elif assignment.run is not None:
             self._spawn_stop(assignment, assignment.run)
+
+    async def quiet(self, assignments: Sequence[Assignment]) -> None:
+        """Returns when nothing of abandoned attempts runs: what they said may take as long as a broker is away."""
+        while not self._live.isdisjoint(assignments):
+            self._is_quieter.clear()
+            await self._is_quieter.wait()
 
     async def close(self) -> None:
         """Lets go of timers and waits for stops that are under way."""
@@ -153,22 +162,28 @@ class Runner:
         if assignment.stop_reason is not None:
             raise StoppedError
         executor = assignment.executor
-        run = await executor.start(self._attempt(assignment, folder), sink)
-        assignment.run = run
-        self._deadlines.add(assignment, assignment.order.timeout_s)
+        self._live.add(assignment)
         try:
-            if assignment.stop_reason is not None:
-                self._spawn_stop(assignment, run)
-            outcome = await executor.wait(run)
-            if executor.is_elsewhere:
-                await self._bring_back(assignment, run, sink, outcome, cache)
-            return outcome
+            run = await executor.start(self._attempt(assignment, folder), sink)
+            assignment.run = run
+            self._deadlines.add(assignment, assignment.order.timeout_s)
+            try:
+                if assignment.stop_reason is not None:
+                    self._spawn_stop(assignment, run)
+                outcome = await executor.wait(run)
+                if executor.is_elsewhere:
+                    await self._bring_back(assignment, run, sink, outcome, cache)
+                return outcome
+            finally:
+                assignment.run = None
+                self._deadlines.remove(assignment)
+                await executor.cleanup(run)
+                if assignment.stop_reason is not None or assignment.is_abandoned:
+                    await self._released(assignment, run, sink)
         finally:
-            assignment.run = None
-            self._deadlines.remove(assignment)
-            await executor.cleanup(run)
-            if assignment.stop_reason is not None or assignment.is_abandoned:
-                await self._released(assignment, run, sink)
+            self._live.discard(assignment)
+            if assignment.is_abandoned:
+                self._is_quieter.set()
 
     async def _bring_back(
         self, assignment: Assignment, run: Run, sink: AttemptLog, outcome: Outcome, cache: CacheUse | None

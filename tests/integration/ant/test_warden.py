@@ -196,6 +196,15 @@ async def test_a_stopped_ant_without_leases_keeps_its_work(start: Start, tmp_pat
     ant.send_signal(signal.SIGCONT)
 
 
+async def test_an_ant_whose_functions_have_ended_outlives_its_lease_though_nobody_can_hear_what_they_said(
+    tmp_path: Path,
+) -> None:
+    script = Path(__file__).with_name("cut_off_ant.py")
+    ant = await asyncio.create_subprocess_exec(sys.executable, str(script), str(tmp_path / "home"), "1.0")
+    async with asyncio.timeout(90):
+        assert await ant.wait() == 0
+
+
 async def test_an_idle_warden_is_small(start: Start) -> None:
     ant = await start("sleep 300")
     assert await _line(ant) == "ready"
