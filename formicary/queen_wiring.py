@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from brokers.errors import BrokerRefusedError, BrokerUnavailableError
-from formicary.artifacts.base import ArtifactStore
+from formicary.artifacts.base import ArtifactStore, ArtifactStoreAwayError
 from formicary.artifacts.blobs import Blobs
 from formicary.bell import Bell
 from formicary.bus import Bus
@@ -16,6 +16,7 @@ from formicary.cache_limits import cache_limits
 from formicary.clock import Clock
 from formicary.events import topics
 from formicary.ids import QueenId
+from formicary.patience import Patience
 from formicary.queen.caches import CacheEviction
 from formicary.queen.commands_desk import CommandsDesk
 from formicary.queen.inboxes import Inboxes
@@ -64,6 +65,7 @@ class Ground:
     bus: Bus
     artifacts: ArtifactStore
     clock: Clock
+    patience: Patience
     incarnation: str
 
 
@@ -102,13 +104,22 @@ class Queen:
     @classmethod
     async def build(cls, ground: Ground, process: Process, queen_id: str) -> "Queen":
         """Returns a queen that serves."""
-        queen = cls(ground, process, queen_id, await LeaseStore(ground.database).shard_count())
-        await queen._retention.open()
+        shard_count = await ground.patience.wait_out("database_away", LeaseStore(ground.database).shard_count)
+        queen = cls(ground, process, queen_id, shard_count)
+        await queen._open_retention()
         await queen._start_logs()
         await queen._start_jobs()
         await queen._start_upkeep()
         await queen._serve_others()
         return queen
+
+    async def _open_retention(self) -> None:
+        patience = self._ground.patience
+
+        async def with_database() -> None:
+            await patience.wait_out("database_away", self._retention.open)
+
+        await patience.wait_out("artifacts_away", with_database, ArtifactStoreAwayError)
 
     def _make_supervisor(self) -> Supervisor:
         ground, settings = self._ground, self._ground.settings

@@ -24,16 +24,15 @@ from executors.registry import make_executors
 from formicary.ant.ant import Ant
 from formicary.ant.config import AntConfig
 from formicary.ant_options import AntOptions, ant_config, executor_options
-from formicary.artifacts.base import ArtifactStore
+from formicary.artifacts.base import ArtifactStore, ArtifactStoreAwayError
 from formicary.artifacts.registry import make_store
-from formicary.artifacts.waiting import open_when_there
 from formicary.bus import Bus
 from formicary.cache_limits import cache_limits
 from formicary.clock import Clock, SystemClock
 from formicary.events import topics
 from formicary.exchange import BrokerExchange
 from formicary.ids import AntId, new_uuid7
-from formicary.outage import Outage
+from formicary.patience import Patience
 from formicary.queen.manager.manager import Manager
 from formicary.queen_wiring import Ground, Queen
 from formicary.service import Service
@@ -129,8 +128,8 @@ class _Foundation:
 
     def __init__(self, settings: Settings, give_up_after_s: float | None = None) -> None:
         self._settings = settings
-        self._give_up_after_s = give_up_after_s
         self._clock: Clock = SystemClock()
+        self._patience = Patience(self._clock, give_up_after_s)
         self._incarnation = new_uuid7()
         self._stack = AsyncExitStack()
         self._broker: Broker | None = None
@@ -161,6 +160,7 @@ class _Foundation:
             bus=self._need(self._bus),
             artifacts=self._need(self._artifacts),
             clock=self._clock,
+            patience=self._patience,
             incarnation=self._incarnation,
         )
         return await Queen.build(ground, self, queen_id)
@@ -201,25 +201,13 @@ class _Foundation:
     async def _open_broker(self) -> None:
         self._broker = make_broker(self._settings.broker_url)
         self._stack.push_async_callback(self._broker.close)
-        began, limit_s, pause_s = self._clock.boottime(), self._give_up_after_s, 0.1
-        outage = Outage("broker_away", self._clock.boottime)
-        while True:
-            try:
-                await self._broker.open()
-                break
-            except BrokerUnavailableError as error:
-                if limit_s is not None and self._clock.boottime() - began + pause_s > limit_s:
-                    raise
-                outage.note(error.reason)
-            await self._clock.sleep(pause_s)
-            pause_s = min(pause_s * 2, 2.0)
-        outage.over()
+        await self._patience.wait_out("broker_away", self._broker.open, BrokerUnavailableError)
         self._bus = Bus(self._broker, self._incarnation, self._clock)
 
     async def _open_artifacts(self) -> None:
         self._artifacts = make_store(self._settings.artifacts_url)
         self._stack.push_async_callback(self._artifacts.close)
-        await open_when_there(self._artifacts, self._clock, self._give_up_after_s)
+        await self._patience.wait_out("artifacts_away", self._artifacts.open, ArtifactStoreAwayError)
 
     async def _open_database(self) -> Database:
         url = self._settings.database_url
@@ -230,8 +218,8 @@ class _Foundation:
         self.database_url = url
         database = Database(url)
         self._stack.push_async_callback(database.close)
-        await database.wait_until_open(self._give_up_after_s)
-        await migrate(database)
+        await self._patience.wait_out("database_away", database.open)
+        await self._patience.wait_out("database_away", lambda: migrate(database))
         return database
 
     def _need(self, part: _Part | None) -> _Part:

@@ -11,7 +11,9 @@ from formicary import wiring
 from formicary.ant_options import AntOptions
 from formicary.cli.orphans import RunLedger
 from formicary.cli.serving import Running, first_end, serve
+from formicary.clock import SystemClock
 from formicary.home import HomeLock, prove_writable
+from formicary.patience import Patience
 from formicary.queen.api.server import ApiServer
 from formicary.queen.manager.manager import Manager
 from formicary.settings import Settings, split_listen
@@ -59,7 +61,7 @@ async def _with_api(
     ApiServer.check_free(listen)
     async with parts as colony:
         if lock is not None:
-            await RunLedger(lock.home).cancel_orphans(colony.manager)
+            await _cancel_orphans(lock, colony.manager)
         server = ApiServer(colony.manager, listen)
         try:
             await server.start()
@@ -69,3 +71,8 @@ async def _with_api(
         finally:
             await server.stop()
             await colony.manager.close()
+
+
+async def _cancel_orphans(lock: HomeLock, manager: Manager) -> None:
+    ledger = RunLedger(lock.home)
+    await Patience(SystemClock()).wait_out("database_away", lambda: ledger.cancel_orphans(manager))

@@ -9,17 +9,21 @@ more than its share of what is free, and is told of its surplus so that it can h
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
 from formicary.clock import Clock
 from formicary.errors import UnavailableError
 from formicary.ids import QueenId
+from formicary.outage import Outage
 from formicary.store.leases import LeaseStore
 from formicary.store.rows import LeaseRow
 
 log = structlog.get_logger(__name__)
+
+#: Between two tries of the first round while the database is away, in seconds.
+FIRST_ROUND_RETRY_S: Final = 0.5
 
 
 class LeaseListener(Protocol):
@@ -65,6 +69,7 @@ class LeaseKeeper:
         self._incarnation = incarnation
         self._lease_s = lease_s
         self._clock = clock
+        self._outage = Outage("leases_not_renewed", clock.boottime)
         self._listener = listener
         self._is_spread = is_spread
         self._share = len(names)
@@ -95,14 +100,25 @@ class LeaseKeeper:
         """Has the next round run at once: leases may be free."""
         self._wake.set()
 
+    async def begin(self) -> None:
+        """Runs the first round; a database that is away is waited out."""
+        while not await self._try_once():
+            await self._clock.sleep(FIRST_ROUND_RETRY_S)
+
     async def run(self) -> None:
         """Repeats ``run_once`` three times in a lease's life, and when woken; a database that is away is waited out."""
         while True:
             await self._pause()
-            try:
-                await self.run_once()
-            except UnavailableError as error:
-                log.warning("leases_not_renewed", reason=str(error))
+            await self._try_once()
+
+    async def _try_once(self) -> bool:
+        try:
+            await self.run_once()
+        except UnavailableError as error:
+            self._outage.note(str(error))
+            return False
+        self._outage.over()
+        return True
 
     async def run_once(self) -> None:
         """Renews what is held, gives up what was taken by others, takes what is free."""

@@ -1,7 +1,6 @@
 """The pool of connections, and the translation of drivers' errors at its edge."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from formicary.errors import LoginRefusedError, UnavailableError
-from formicary.outage import Outage
 from formicary.store.errors import DataRefusedError
 
 if TYPE_CHECKING:
@@ -108,28 +106,6 @@ class Database:
                 reset=_keep_session,
             )
 
-    async def wait_until_open(self, give_up_after_s: float | None = None) -> None:
-        """Connects, trying again with growing pauses while the database is away; says so in the log.
-
-        Raises:
-            LoginRefusedError: the database refuses the log-in, or has no such name; at once.
-            UnavailableError: it was still away after ``give_up_after_s`` seconds (None: never given up).
-        """
-        began, pause_s, outage = time.monotonic(), FIRST_RETRY_S, Outage("database_away")
-        while True:
-            try:
-                await self.open()
-            except LoginRefusedError:
-                raise
-            except UnavailableError as error:
-                if give_up_after_s is not None and time.monotonic() - began + pause_s > give_up_after_s:
-                    raise
-                outage.note(str(error))
-            else:
-                return outage.over()
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, LAST_RETRY_S)
-
     async def close(self) -> None:
         """Closes every connection; waits up to 5 s for those in use."""
         pool, self._pool = self._pool, None
@@ -166,12 +142,21 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> "AsyncIterator[PoolConnectionProxy[asyncpg.Record]]":
-        """Lends a connection of the pool."""
+        """Lends a connection of the pool.
+
+        Raises:
+            LoginRefusedError: the database refuses the log-in by now, or is gone from its server.
+            UnavailableError: it cannot be reached.
+        """
         if self._pool is None:
             raise UnavailableError("the database is not open")
         with translated():
-            async with self._pool.acquire(timeout=self._connect_timeout_s) as connection:
+            with _refused_login():
+                connection = await self._pool.acquire(timeout=self._connect_timeout_s)
+            try:
                 yield connection
+            finally:
+                await self._pool.release(connection)
 
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """Opens a connection of the caller's own, outside the pool.

@@ -169,7 +169,7 @@ class Scheduler(Service):
         """Leads whenever it can, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                await self._keeper.run_once()
+                await self._keeper.begin()
                 group.create_task(self._keeper.run())
                 group.create_task(self._schedule())
                 group.create_task(self._explain_regularly())

@@ -132,7 +132,7 @@ class Supervisor(Service):
                 self._group.create_task(self.loop.run())
                 await self._desk.open()
                 self._group.create_task(self._desk.run())
-                await self._until_available(self.keeper.run_once)
+                await self.keeper.begin()
                 self._group.create_task(self.keeper.run())
                 self._group.create_task(self.commands.run())
                 self._group.create_task(self._memos.run())

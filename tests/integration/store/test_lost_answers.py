@@ -4,9 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -20,6 +18,7 @@ from formicary.store.journal import Journal
 from formicary.store.leases import LeaseStore
 from formicary.store.migrations import migrate
 from formicary.store.rows import JournalBatch, ShardMark, TaskRow
+from tests.integration.store.road import Road
 
 SHARD = ShardMark(3, 1)
 
@@ -30,74 +29,18 @@ async def tasks_of(database: Database, job_id: JobId) -> Sequence[TaskRow]:
     return [TaskRow(*row.values()) for row in rows]
 
 
-class Road:
-    """Copies bytes between clients and the server. ``cut_before`` and ``cut_after`` act on the next commit."""
-
-    def __init__(self, server_socket: str) -> None:
-        self._server_socket = server_socket
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.is_cut_before = False
-        self.is_cut_after = False
-        self.withheld = b""
-
-    async def open(self) -> int:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        self._cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_unix_connection(self._server_socket)
-        self._writers |= {writer, far_writer}
-        for source, sink, is_request in ((reader, far_writer, True), (far_reader, writer, False)):
-            task = asyncio.create_task(self._copy(source, sink, is_request=is_request))
-            self._tasks.add(task)
-
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, is_request: bool) -> None:
-        with suppress(ConnectionError):
-            while data := await source.read(1 << 20):
-                # An extended-protocol message "Bind" (B) carries the values of a commit.
-                is_commit = is_request and data[:1] == b"B"
-                if is_commit and self.is_cut_before:
-                    self.is_cut_before, self.withheld = False, data
-                    return self._cut()
-                if not is_request and self.is_cut_after:
-                    self.is_cut_after = False
-                    return self._cut()
-                sink.write(data)
-                await sink.drain()
-        sink.close()
-        return None
-
-    def _cut(self) -> None:
-        for writer in self._writers:
-            writer.close()
-        self._writers.clear()
-
-
 @pytest.fixture
 async def road(url: str) -> AsyncIterator[Road]:
-    folder = parse_qs(urlsplit(url).query)["host"][0]
-    road = Road(f"{folder}/.s.PGSQL.5432")
+    road = Road(url)
+    await road.open()
     yield road
     await road.close()
 
 
 @pytest.fixture
-async def journal(road: Road, url: str, leases: LeaseStore) -> AsyncIterator[Journal]:
+async def journal(road: Road, leases: LeaseStore) -> AsyncIterator[Journal]:
     """A journal whose only road is ``road``, connected."""
-    port = await road.open()
-    name = urlsplit(url).path
-    database = Database(f"postgresql://formicary@127.0.0.1:{port}{name}?sslmode=disable")
+    database = Database(road.url)
     journal = Journal(database, "q@1")
     await journal.commit(JournalBatch(shards=[SHARD]))
     yield journal

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import pytest
 
+from formicary.clock import SystemClock
 from formicary.errors import LoginRefusedError, UnavailableError
 from formicary.events.logs import Line, LogChunk
 from formicary.ids import JobId, new_job_id
 from formicary.model.definition import JobDefinition
+from formicary.patience import Patience
 from formicary.store.commands import CommandStore
 from formicary.store.database import Database
 from formicary.store.definitions import DefinitionStore
@@ -194,7 +197,7 @@ async def test_a_database_that_is_not_there_is_unavailable_and_given_up_in_time(
     with pytest.raises(UnavailableError):
         await database.ping()
     with pytest.raises(UnavailableError):
-        await database.wait_until_open(give_up_after_s=0.2)
+        await Patience(SystemClock(), give_up_after_s=0.2).wait_out("database_away", database.open)
     await database.close()
 
 
@@ -202,8 +205,31 @@ async def test_wrong_urls_and_unknown_databases_are_not_waited_for(url: str) -> 
     for wrong in ("nonsense://x", url.replace("/test_", "/absent_"), url.replace("formicary@", "stranger@")):
         database = Database(wrong, connect_timeout_s=1)
         with pytest.raises(LoginRefusedError, match="the database refuses FORMICARY_DATABASE_URL: "):
-            await database.wait_until_open()
+            await Patience(SystemClock()).wait_out("database_away", database.open)
         await database.close()
+
+
+async def test_a_database_that_is_gone_from_its_server_is_told_from_one_that_cannot_be_reached(
+    database: Database, url: str, empty_url: str
+) -> None:
+    name = urlsplit(url).path.removeprefix("/")
+    onlooker = Database(empty_url, min_size=1, max_size=1)
+    await onlooker.open()
+    await onlooker.fetch(f"DROP DATABASE {name} WITH (FORCE)")
+    await onlooker.close()
+
+    async with asyncio.timeout(10):
+        assert "does not exist" in await _refusal(database)
+
+
+async def _refusal(database: Database) -> str:
+    while True:
+        try:
+            await database.ping()
+        except LoginRefusedError as error:
+            return str(error)
+        except UnavailableError:
+            continue  # of a connection that was there
 
 
 async def test_a_pool_recovers_after_its_connections_were_ended(database: Database, url: str) -> None:
