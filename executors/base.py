@@ -146,13 +146,47 @@ class Exchange(Protocol):
         ...
 
 
+class Shortcut(Protocol):
+    """The artifact store's URLs for big files; each that does not go by one goes through the attempt's folder."""
+
+    @property
+    def least_bytes(self) -> int:
+        """The size of the smallest file that counts as big."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What the attempt gets and its folder lacks; every one has a URL."""
+        ...
+
+    async def bring(self) -> None:
+        """Puts the inputs into the attempt's folder after all.
+
+        Raises:
+            InputMissingError: names the one that cannot be had.
+        """
+        ...
+
+    def is_wanted(self, name: str) -> bool:
+        """Tells whether a file of the working directory would be an artifact of its own."""
+        ...
+
+    async def offer(self, name: str, sha256: str, size_bytes: int, *, is_executable: bool) -> Upload | None:
+        """Returns where to PUT a file that the attempt leaves, always with a URL; None: it cannot go that way."""
+        ...
+
+    async def accept(self, name: str) -> bool:
+        """Tells whether the store has what was offered last under this name; if so, ``collect`` need not bring it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """Everything about one attempt that an executor may see.
 
     ``workdir`` is a fresh folder, made on first use by ``folder()`` since most PYTHON and HTTP tasks need none.
     ``environment`` holds the ``FORMICARY_*`` variables and nothing of the ant's own environment. ``exchange`` is there
-    where the executor ``has_exchange``.
+    where the executor ``has_exchange``, ``shortcut`` perhaps where it has ``shortcut_bytes``.
     """
 
     job_id: str
@@ -164,6 +198,7 @@ class Attempt:
     guard: Guard
     timeout_s: float
     exchange: Exchange | None = None
+    shortcut: Shortcut | None = None
 
 
 class Folder(Protocol):
@@ -221,6 +256,8 @@ class Executor(ABC):
     is_elsewhere: bool = False
     #: Files go by URLs of the artifact store: the ant puts none into the attempt's folder, and collects none.
     has_exchange: bool = False
+    #: Files of at least so many bytes may go between the artifact store and where attempts run, past the ant; 0: none.
+    shortcut_bytes: int = 0
     #: Where attempts run, if two of a task are kept apart within one place only; known after ``check``. Holds neither
     #: ``@`` nor ``+``.
     place: str = ""
@@ -278,7 +315,7 @@ class Executor(ABC):
 
         That is: the file of outputs, always; with ``with_results`` the files of ``$FORMICARY_RESULT_DIR``; and of the
         working directory at least what ``paths`` (globs and folders, relative to it) select. What does not exist is
-        left out, and so is all that would lie outside of the folder.
+        left out, and so is all that would lie outside of the folder, and what the attempt's shortcut has accepted.
 
         Raises:
             CollectFailedError: names what could not be had.

@@ -5,7 +5,8 @@ ExecutorError
 ├── StartFailedError        the run could not be started (``ERR_EXECUTOR``; retries apply)
 │   ├── ImageError          its image cannot be had or run (``ERR_IMAGE``; retries apply)
 │   ├── ServiceError        a service beside it did not get ready (``ERR_SERVICE``; retries apply)
-│   └── UnschedulableError  no machine takes it (``ERR_UNSCHEDULABLE``; retries apply)
+│   ├── UnschedulableError  no machine takes it (``ERR_UNSCHEDULABLE``; retries apply)
+│   └── InputMissingError   an artifact that it needs cannot be had (``ERR_ARTIFACT``; retries apply)
 ├── ExecutorLostError       the run's fate is unknown (``ERR_EXECUTOR``; retries apply)
 │   └── EvictedError        it was taken from where it ran (``ERR_EVICTED``; retries apply)
 ├── CollectFailedError      what the run left cannot be had (``ERR_ARTIFACT``; retries apply)
@@ -45,6 +46,12 @@ class UnschedulableError(StartFailedError):
     """No machine has room for the run, or is one that it may run on."""
 
     code = "ERR_UNSCHEDULABLE"
+
+
+class InputMissingError(StartFailedError):
+    """An artifact of an earlier task cannot be had."""
+
+    code = "ERR_ARTIFACT"
 
 
 class ExecutorLostError(ExecutorError):

@@ -99,10 +99,12 @@ def engine_of(options: AntOptions) -> str | None:
 
 
 def _kubernetes(settings: Settings, folder: Path) -> KubernetesOptions:
+    direct_from = settings.kubernetes_direct_from
     options = KubernetesOptions(
         namespace=settings.kubernetes_namespace,
         owner=_owner(folder),
         allow_privileged=settings.kubernetes_allow_privileged,
+        direct_bytes=0 if direct_from == "off" else parse_size(direct_from),
     )
     return replace(options, **_bounds(settings.kubernetes_resources))
 

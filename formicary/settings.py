@@ -53,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kubernetes_namespace: str = ""
     kubernetes_resources: str = ""
     kubernetes_allow_privileged: bool = False
+    kubernetes_direct_from: str = "16MiB"
     log_level: str = "info"
     log_format: str | None = None
 
@@ -205,6 +206,12 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+def _size_or_off(text: str) -> str:
+    if text != "off" and not parse_size(text):
+        raise ValueError('must be a size such as 16MiB, or "off"')
+    return text
+
+
 def _size(text: str) -> str:
     parse_size(text)
     return text
@@ -345,6 +352,12 @@ VARIABLES = (
         "kubernetes_allow_privileged",
         _flag,
         "whether pods may have rights on their node",
+    ),
+    Variable(
+        "FORMICARY_KUBERNETES_DIRECT_FROM",
+        "kubernetes_direct_from",
+        _size_or_off,
+        "size from which files go straight between pods and the artifact store, or off",
     ),
     Variable("FORMICARY_LOG_LEVEL", "log_level", _one_of(_LOG_LEVELS), "least level that is logged"),
     Variable("FORMICARY_LOG_FORMAT", "log_format", _one_of(_LOG_FORMATS), "console or json; unset: by the terminal"),

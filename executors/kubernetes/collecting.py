@@ -50,7 +50,18 @@ async def _bring(run: PodRun, paths: Sequence[str], *, has_outputs: bool, has_re
             run, await run.transfer.get(f"{HOME_PATH}/result", ["."], folder.result_dir, is_emptied=True)
         )
     if paths:
-        await _say_left_out(run, await run.transfer.get_selected(run.plan.work_path, paths, work))
+        sent = await _send(run, paths)
+        await _say_left_out(run, await run.transfer.get_selected(run.plan.work_path, paths, work, sent))
+
+
+async def _send(run: PodRun, paths: Sequence[str]) -> list[str]:
+    """Has big files stored by the container itself; returns their names."""
+    shortcut, mark = run.plan.attempt.shortcut, run.mark
+    if shortcut is None or mark is None or not mark.has_curl or run.direct.trouble:
+        return []
+    sent = await run.direct.send(run.plan.work_path, paths, shortcut)
+    await run.say_trouble()
+    return sent
 
 
 async def _say_left_out(run: PodRun, names: list[str]) -> None:

@@ -43,6 +43,7 @@ class KubernetesExecutor(Executor):
     def __init__(self, options: ExecutorOptions | None = None) -> None:
         self._after_limit_s = (options or ExecutorOptions()).shell_after_script_limit_s
         self._options: KubernetesOptions = (options or ExecutorOptions()).kubernetes
+        self.shortcut_bytes = self._options.direct_bytes
         self._cluster = Cluster(self._options.namespace, self._options.kubeconfig)
         self._session = secrets.token_hex(8)
         self._runs: dict[str, PodRun] = {}

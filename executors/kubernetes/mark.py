@@ -16,6 +16,8 @@ class Mark:
     has_results: bool
     #: TERM came before the end: the cluster ends the container, though the pod's state may not say so yet.
     is_terminated: bool = False
+    #: The container can talk to the artifact store by itself.
+    has_curl: bool = False
 
     @classmethod
     def read(cls, text: str) -> "Mark":
@@ -27,6 +29,7 @@ class Mark:
             has_outputs="o" in results,
             has_results="r" in results,
             is_terminated="t" in results,
+            has_curl="c" in results,
         )
 
     def outcome(self) -> Outcome:

@@ -19,6 +19,8 @@ class KubernetesOptions:
         cpu_max: No container of a task gets more; one that asks for it is refused, one without a limit gets this one.
         memory_min: As ``cpu_min``.
         memory_max: As ``cpu_max``.
+        direct_bytes: Files of at least this size go straight between a pod and the artifact store, where both can; 0:
+            none does.
         schedule_timeout_s: How long a pod may wait for a node.
         image_timeout_s: How long an image that cannot be pulled, or anything else that keeps a container from being
             made, is tried again.
@@ -32,6 +34,7 @@ class KubernetesOptions:
     cpu_max: str = ""
     memory_min: str = ""
     memory_max: str = ""
+    direct_bytes: int = 16 * 1024 * 1024
     schedule_timeout_s: float = 300.0
     image_timeout_s: float = 60.0
 

@@ -16,6 +16,7 @@ from executors.errors import EvictedError, ExecutorError, ExecutorLostError, Sta
 from executors.kubernetes.changes import Changes
 from executors.kubernetes.cluster import Cluster
 from executors.kubernetes.creation import Creation
+from executors.kubernetes.direct import DirectTransfer
 from executors.kubernetes.errors import ApiRefusedError, ApiUnreachableError
 from executors.kubernetes.logs import LogFollower
 from executors.kubernetes.manifest import Plan
@@ -42,6 +43,7 @@ class PodRun:
         self.plan = plan
         self.ending = Ending()
         self.transfer = Transfer(cluster, self.name)
+        self.direct = DirectTransfer(cluster, self.name)
         self._cluster = cluster
         self._sink = sink
         self._patience = patience
@@ -222,10 +224,25 @@ class PodRun:
 
     async def _give_inputs(self) -> None:
         try:
+            await self._give_big_inputs()
             await self.transfer.put(self.plan.attempt.folder.path(), self.plan.work_path)
         except ExecutorError:
             if self._stop_reason is None and not self._is_over():
                 raise
+
+    async def _give_big_inputs(self) -> None:
+        """Has the container get them, or else the ant."""
+        shortcut = self.plan.attempt.shortcut
+        if shortcut is None or not shortcut.inputs or await self.direct.fetch(self.plan.work_path, shortcut.inputs):
+            return
+        if self._stop_reason is None and not self._is_over():
+            await self.say_trouble()
+            await shortcut.bring()
+
+    async def say_trouble(self) -> None:
+        """Says why big files take the long way, where it is worth a word."""
+        if trouble := self.direct.trouble:
+            await self.note(f"big files go through the ant, not straight to or from the artifact store: {trouble}")
 
     def _on_mark(self, text: str) -> None:
         self._mark = Mark.read(text)

@@ -28,11 +28,26 @@ _TAR_CHANGED: Final = 1
 _TAR_WORDS: Final = "the image needs sh, tar and head, and the ant's account the right to exec into pods"
 _INTERRUPT = f"trap '' TERM; kill -USR1 $(cat {HOME_PATH}/pid)"
 _PUT = f'head -c "$1" | tar -xf - -C "$2" && : >{HOME_PATH}/in'
-#: Packs those of some paths that exist; where there is none, an empty archive, which takes a list.
-_GET = (
-    'cd "$1" || exit 3; shift; for path; do [ -e "$path" ] && set -- "$@" "$path"; shift; done; '
-    '[ $# -gt 0 ] || set -- -T /dev/null; exec tar -cf - "$@"'
-)
+#: What there is nothing to pack ends with.
+_NOTHING: Final = 4
+#: Packs those of some paths that exist; the second argument says how many come before them, to be left out.
+_GET: Final = f"""
+cd "$1" || exit 3
+less=$2 some=
+shift 2
+for path; do
+  if [ "$less" -gt 0 ]; then
+    set -- "$@" "--exclude=./$path"
+    less=$((less - 1))
+  elif [ -e "./$path" ]; then
+    set -- "$@" "./$path"
+    some=1
+  fi
+  shift
+done
+[ "$some" ] || exit {_NOTHING}
+exec tar -cf - "$@"
+"""
 
 
 class Transfer:
@@ -50,12 +65,14 @@ class Transfer:
         """
         with tempfile.TemporaryFile(dir=folder.parent) as file:
             size = await asyncio.to_thread(pack, folder, file)
-            code, words = await _tried(lambda: self._send(file, size, work_path))
+            code, words = await tried(lambda: self._send(file, size, work_path))
         if code != 0:
             raise StartFailedError(f"the task's inputs cannot be put into the container ({words}); {_TAR_WORDS}")
 
-    async def get(self, path: str, names: Sequence[str], folder: Path, *, is_emptied: bool = False) -> list[str]:
-        """Brings files and folders below ``path`` into a folder; what does not exist is left out.
+    async def get(
+        self, path: str, names: Sequence[str], folder: Path, *, without: Sequence[str] = (), is_emptied: bool = False
+    ) -> list[str]:
+        """Brings files and folders below ``path`` into a folder, ``without`` some; what does not exist is left out.
 
         Returns the names of what was there and was left out: what is neither file nor folder nor leads to one of them.
 
@@ -64,25 +81,31 @@ class Transfer:
         """
         with tempfile.TemporaryFile(dir=folder.parent) as file:
             try:
-                code, words = await _tried(lambda: self._receive(file, path, names))
+                code, words = await tried(lambda: self._receive(file, path, names, without))
+                if code != 0 and without:  # perhaps a tar that cannot leave anything out
+                    code, words = await tried(lambda: self._receive(file, path, names))
             except (ApiRefusedError, ApiUnreachableError) as exc:
                 raise CollectFailedError(f"what the task left in its container cannot be had: {exc}") from exc
-            if code not in {0, _TAR_CHANGED}:
+            if code not in {0, _TAR_CHANGED, _NOTHING}:
                 raise CollectFailedError(f"what the task left cannot be packed ({words}); {_TAR_WORDS}")
             try:
                 if is_emptied:
                     await asyncio.to_thread(empty, folder)
-                return await asyncio.to_thread(unpack, file, folder)
+                return [] if code == _NOTHING else await asyncio.to_thread(unpack, file, folder)
             except (OSError, tarfile.TarError) as exc:
                 raise CollectFailedError(f"what the task left cannot be unpacked: {exc}") from exc
 
-    async def get_selected(self, work_path: str, patterns: Sequence[str], folder: Path) -> list[str]:
+    async def get_selected(
+        self, work_path: str, patterns: Sequence[str], folder: Path, without: Sequence[str] = ()
+    ) -> list[str]:
         """Brings what globs can select in the working directory; the folder then holds that and nothing else.
+
+        Files in ``without`` may be left out; their names must mean themselves as patterns of tar.
 
         Raises:
             CollectFailedError: it could not be had.
         """
-        return await self.get(work_path, roots(tuple(patterns)), folder, is_emptied=True)
+        return await self.get(work_path, roots(tuple(patterns)), folder, without=without, is_emptied=True)
 
     async def interrupt(self) -> bool:
         """Has the script told to stop; tells whether that was possible.
@@ -102,19 +125,22 @@ class Transfer:
         async with running(self._cluster, self._pod, MAIN, command, has_input=True) as session:
             while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 await session.send(data)
-            return await _end(session), _words(session)
+            return await _end(session), words_of(session)
 
-    async def _receive(self, file: IO[bytes], path: str, names: Sequence[str]) -> tuple[int, str]:
+    async def _receive(
+        self, file: IO[bytes], path: str, names: Sequence[str], without: Sequence[str] = ()
+    ) -> tuple[int, str]:
         file.seek(0)
         file.truncate()
-        async with running(self._cluster, self._pod, MAIN, ["sh", "-c", _GET, "get", path, *names]) as session:
+        command = ["sh", "-c", _GET, "get", path, str(len(without)), *without, *names]
+        async with running(self._cluster, self._pod, MAIN, command) as session:
             async for data in session.output():
                 await asyncio.to_thread(file.write, data)
             file.seek(0)
-            return session.exit_code or 0, _words(session)
+            return session.exit_code or 0, words_of(session)
 
 
-async def _tried(attempt: Callable[[], Awaitable[T]]) -> T:
+async def tried(attempt: Callable[[], Awaitable[T]]) -> T:
     """Returns what an attempt returns, trying again while the cluster is away."""
     pause_s = _MIN_PAUSE_S
     for _ in range(_TRIES - 1):
@@ -136,6 +162,7 @@ async def _end(session: ExecSession) -> int:
     return 255 if session.exit_code is None else session.exit_code
 
 
-def _words(session: ExecSession) -> str:
+def words_of(session: ExecSession) -> str:
+    """Returns what a command complained of at its end; never nothing."""
     text = session.stderr.decode(errors="replace").strip()
     return text[-500:] or f"exit code {session.exit_code}"

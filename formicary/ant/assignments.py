@@ -7,6 +7,7 @@ from enum import Enum, auto
 
 from executors.base import Executor, Reason, Run
 from formicary.ant.exchange import Exchange
+from formicary.ant.shortcut import Shortcut
 from formicary.events.ants import Held
 from formicary.events.orders import Order
 from formicary.events.tasks import TaskDispatched
@@ -40,6 +41,7 @@ class Assignment:
         "phase",
         "run",
         "shard",
+        "shortcut",
         "started_at",
         "stop_reason",
         "trace",
@@ -58,6 +60,8 @@ class Assignment:
         self.run: Run | None = None
         #: Where its files go by URLs, once they do.
         self.exchange: Exchange | None = None
+        #: By which its big files may go.
+        self.shortcut: Shortcut | None = None
         #: Seconds of the loop's clock; None while no executor runs it.
         self.deadline: float | None = None
         self.stop_reason: Reason | None = None

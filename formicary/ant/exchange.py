@@ -19,7 +19,7 @@ from formicary.model.holders import Holder
 from formicary.model.jobs import ArtifactRef
 
 #: How much longer than the attempt may last its URLs are good, in seconds.
-_MARGIN_S: Final = 60.0
+MARGIN_S: Final = 60.0
 
 
 class Exchange:
@@ -37,7 +37,7 @@ class Exchange:
         self._holder = holder
         self._order = order
         self._check = check
-        self._life_s = order.timeout_s + _MARGIN_S
+        self._life_s = order.timeout_s + MARGIN_S
         self._inputs: dict[str, Input] = {}
         self._offers: dict[str, tuple[Offer, ArtifactRef]] = {}
 
@@ -55,27 +55,9 @@ class Exchange:
         last = {ref.name: (fetch, ref) for fetch in self._order.fetches for ref in fetch.artifacts}
 
         async def sign(name: str) -> None:
-            self._inputs[name] = await self._signed(*last[name])
+            self._inputs[name] = await signed(self._blobs, *last[name], self._life_s)
 
         await each(last, sign)
-
-    async def _signed(self, fetch: Fetch, ref: ArtifactRef) -> Input:
-        try:
-            url = await self._blobs.presign(ref.sha256, self._life_s)
-        except ArtifactMissingError as exc:
-            message = f"of task {fetch.task_type} is not in the store any more; restart the job from that task"
-            raise TransferError(ref.name, message) from exc
-        except ArtifactError as exc:
-            raise TransferError(ref.name, f"of task {fetch.task_type} cannot be given out: {exc}") from exc
-        return Input(
-            name=check_name(ref.name),
-            task_type=fetch.task_type,
-            sha256=ref.sha256,
-            size_bytes=ref.size_bytes,
-            is_executable=ref.is_executable,
-            folder=ref.folder,
-            url=url,
-        )
 
     async def offer(self, name: str, sha256: str, size_bytes: int, *, is_executable: bool) -> Upload:
         """Says where a content belongs that the attempt leaves; a later one of the same name takes its place.
@@ -111,3 +93,27 @@ class Exchange:
             raise TransferError(ref.name, "was announced, but its content was not stored") from exc
         except ArtifactError as exc:
             raise TransferError(ref.name, f"cannot be taken: {exc}") from exc
+
+
+async def signed(blobs: Blobs, fetch: Fetch, ref: ArtifactRef, life_s: float) -> Input:
+    """Returns an artifact of an earlier task with its URL.
+
+    Raises:
+        TransferError: it cannot be had.
+    """
+    try:
+        url = await blobs.presign(ref.sha256, life_s)
+    except ArtifactMissingError as exc:
+        message = f"of task {fetch.task_type} is not in the store any more; restart the job from that task"
+        raise TransferError(ref.name, message) from exc
+    except ArtifactError as exc:
+        raise TransferError(ref.name, f"of task {fetch.task_type} cannot be given out: {exc}") from exc
+    return Input(
+        name=check_name(ref.name),
+        task_type=fetch.task_type,
+        sha256=ref.sha256,
+        size_bytes=ref.size_bytes,
+        is_executable=ref.is_executable,
+        folder=ref.folder,
+        url=url,
+    )

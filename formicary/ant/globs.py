@@ -53,6 +53,18 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         raise TransferError(repr(pattern), f"is no glob: {exc}; '[' begins a set of characters like [a-z]") from exc
 
 
+def plain_name(pattern: str) -> str | None:
+    """Returns the file or folder that a pattern without wildcards names, None where it has some or names everything."""
+    name = pattern.strip().removeprefix("./").rstrip("/")
+    is_plain = name not in ("", ".") and not set("*?[").intersection(name) and ".." not in name.split("/")
+    return name if is_plain and not name.startswith("/") else None
+
+
+def is_real(work: Path, name: str) -> bool:
+    """Says whether no symlink is on the way to a folder. Blocks."""
+    return (work / name).resolve() == work.resolve() / name
+
+
 def _translate(part: str) -> str:
     if part == "**":
         return "(?:.*)"

@@ -129,6 +129,8 @@ class Runner:
     async def _try(
         self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, cache: CacheUse | None
     ) -> End:
+        if assignment.executor.shortcut_bytes and cache is None:  # caches look at files of the folder
+            assignment.shortcut = self._transfer.shortcut(assignment, folder)
         try:
             if assignment.order.fetches or assignment.executor.has_exchange:
                 await self._interruptible(assignment, self._bring(assignment, folder))
@@ -235,6 +237,7 @@ class Runner:
             guard=AttemptGuard(self._wardship, assignment),
             timeout_s=order.timeout_s,
             exchange=assignment.exchange,
+            shortcut=assignment.shortcut,
         )
 
     async def _collect(self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, outcome: Outcome) -> End:
@@ -270,10 +273,11 @@ class Runner:
     ) -> tuple[ArtifactRef, ...]:
         if assignment.exchange is not None:
             return await assignment.exchange.taken()
+        sent = await asyncio.to_thread(assignment.shortcut.place) if assignment.shortcut is not None else {}
         selection = await asyncio.to_thread(select, assignment.order.artifacts, folder)
         for pattern in selection.unmatched:
             await sink.note(f"artifacts.paths: nothing matches {pattern!r}")
-        return await self._transfer.store(assignment.key, selection, folder.path())
+        return await self._transfer.store(assignment.key, selection, folder.path(), sent)
 
     async def _interruptible(self, assignment: Assignment, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)

@@ -7,7 +7,9 @@ import asyncio
 import functools
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,9 +20,10 @@ from formicary.ant.caches import in_thread
 from formicary.ant.errors import TransferError
 from formicary.ant.exchange import Exchange
 from formicary.ant.folders import AttemptFolder
-from formicary.ant.globs import check_name, compile_pattern, select_files
+from formicary.ant.globs import check_name, compile_pattern, is_real, plain_name, select_files
+from formicary.ant.shortcut import Shortcut
 from formicary.artifacts.archive import ArchiveError, pack, unpack
-from formicary.artifacts.base import ArtifactError, ArtifactMissingError, ArtifactStore
+from formicary.artifacts.base import ArtifactError, ArtifactMissingError, ArtifactStore, Stored
 from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.parallel import each
 from formicary.events.orders import Fetch
@@ -38,6 +41,7 @@ _PLAIN: Final = 0o644
 _EXECUTABLE: Final = 0o755
 #: What the name of a folder's archive ends with.
 ARCHIVE_SUFFIX: Final = ".tar.zst"
+_NOTHING_STORED: Final = MappingProxyType[Path, Stored]({})
 
 
 class Transfer:
@@ -49,6 +53,8 @@ class Transfer:
     async def fetch(self, assignment: Assignment, folder: AttemptFolder) -> None:
         """Puts the artifacts of earlier tasks into the working directory, in the order listed; later ones win.
 
+        Not those for which the attempt's shortcut has URLs.
+
         Raises:
             TransferError: names the artifact that could not be had.
         """
@@ -56,14 +62,24 @@ class Transfer:
             work = folder.path()
         except OSError as exc:
             raise TransferError("of earlier tasks", f"the working directory cannot be made: {exc}") from exc
+        others = frozenset[str]() if assignment.shortcut is None else await assignment.shortcut.prepare()
         for fetch in assignment.order.fetches:
-            await each(fetch.artifacts, functools.partial(self._fetch_one, work, fetch))
+            wanted = [artifact for artifact in fetch.artifacts if artifact.folder or artifact.name not in others]
+            await each(wanted, functools.partial(self.fetch_one, work, fetch))
 
     def exchange(self, assignment: Assignment) -> Exchange:
         """Returns what gives out URLs instead."""
         return Exchange(self._blobs, Holder(*assignment.key), assignment.order, _check_count)
 
-    async def _fetch_one(self, work: Path, fetch: Fetch, artifact: ArtifactRef) -> None:
+    def shortcut(self, assignment: Assignment, folder: AttemptFolder) -> Shortcut | None:
+        """Returns what lets big files go past the ant; None where the store cannot tell what strangers put there."""
+        if not self._blobs.store.checks_uploads:
+            return None
+        holder, least_bytes = Holder(*assignment.key), assignment.executor.shortcut_bytes
+        return Shortcut(self._blobs, holder, assignment.order, folder, least_bytes, self.fetch_one)
+
+    async def fetch_one(self, work: Path, fetch: Fetch, artifact: ArtifactRef) -> None:
+        """Puts one artifact into a working directory; raises ``TransferError`` where it cannot be had."""
         target = work / check_name(artifact.name)
         try:
             if artifact.folder is not None:
@@ -84,14 +100,18 @@ class Transfer:
         try:
             await self._blobs.fetch(sha256, archive)
             target.mkdir(parents=True, exist_ok=True)
-            if not _is_real(work, name):
+            if not is_real(work, name):
                 raise TransferError(name, "would be unpacked through a symlink of another artifact")
             await in_thread(lambda stop: unpack(archive, target, stop, replaces=True))
         finally:
             await asyncio.to_thread(archive.unlink, missing_ok=True)
 
-    async def store(self, key: Key, selection: "Selection", work: Path) -> tuple[ArtifactRef, ...]:
+    async def store(
+        self, key: Key, selection: "Selection", work: Path, stored_before: Mapping[Path, Stored] = _NOTHING_STORED
+    ) -> tuple[ArtifactRef, ...]:
         """Stores files, and folders as archives; returns them by name.
+
+        Of the files in ``stored_before``, which are no part of a folder that is selected, there are stand-ins here.
 
         Raises:
             TransferError: names what could not be stored.
@@ -100,7 +120,11 @@ class Transfer:
         stored: dict[str, ArtifactRef] = {}
 
         async def store_file(name: str) -> None:
-            ref = await self._store_one(holder, name, selection.files[name])
+            path = selection.files[name]
+            if (content := stored_before.get(path)) is None:
+                ref = await self._store_one(holder, name, path)
+            else:
+                ref = ArtifactRef(name=name, sha256=content.sha256, size_bytes=content.size_bytes)
             stored[name] = msgspec.structs.replace(ref, is_executable=name in selection.executables)
 
         async def store_folder(name: str) -> None:
@@ -196,11 +220,5 @@ def _executables(files: dict[str, Path]) -> frozenset[str]:
 
 def _named_folder(work: Path, pattern: str) -> str | None:
     """Returns the name of the folder that a path without wildcards means, None where it means files."""
-    name = pattern.strip().removeprefix("./").rstrip("/")
-    is_plain = name not in ("", ".") and not set("*?[").intersection(name) and ".." not in name.split("/")
-    return name if is_plain and not name.startswith("/") and (work / name).is_dir() and _is_real(work, name) else None
-
-
-def _is_real(work: Path, name: str) -> bool:
-    """Says whether no symlink is on the way to a folder."""
-    return (work / name).resolve() == work.resolve() / name
+    name = plain_name(pattern)
+    return name if name is not None and (work / name).is_dir() and is_real(work, name) else None

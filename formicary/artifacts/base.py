@@ -46,6 +46,11 @@ class ArtifactStore(ABC):
     A key is visible only when its content is whole; putting again replaces it in one step.
     """
 
+    @property
+    def checks_uploads(self) -> bool:
+        """Whether there are URLs, and those for uploads take no other content than the one they were signed for."""
+        return False
+
     @abstractmethod
     async def open(self) -> None:
         """Makes the store usable.

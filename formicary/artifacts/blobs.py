@@ -139,9 +139,16 @@ class Blobs:
         Raises:
             ArtifactMissingError: nothing can have this digest.
         """
-        key = new_key(content.sha256, holder)
         if await self.claim(content.sha256, holder):
-            return Offer(key, content, None)
+            return Offer(new_key(content.sha256, holder), content, None)
+        return await self.ask_for(content, holder, expires_s)
+
+    async def ask_for(self, content: Stored, holder: Holder, expires_s: float) -> Offer | None:
+        """As ``offer``, of somebody who is to prove that they have the content: it is stored also if it is there.
+
+        Who knows a digest only would else be given what others stored. Of equal copies sweeping leaves one.
+        """
+        key = new_key(content.sha256, holder)
         put = await self.store.presign_put(key, expires_s, content.sha256)
         return None if put is None else Offer(key, content, put)
 

@@ -60,6 +60,11 @@ class S3Store(ArtifactStore):
         self._options = options
         self._connection = Connection(options)
 
+    @property
+    def checks_uploads(self) -> bool:
+        """Whether the server knows checksums, as far as its URL says."""
+        return self._options.has_checksums
+
     async def open(self) -> None:
         """Proves that the bucket is there and can be written to; does not wait for a server that is away."""
         await self._connection.open()
