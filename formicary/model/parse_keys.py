@@ -124,6 +124,10 @@ _CACHE = Record(
 )
 #: Methods whose attempts have a working directory.
 FOLDER_METHODS = frozenset({"SHELL", "DOCKER", "KUBERNETES"})
+#: Methods whose attempts get the artifacts of their dependencies and leave some; by URLs, where there is no directory.
+FILE_METHODS = FOLDER_METHODS | {"WEBSOCKET"}
+#: What no ant does, but the queen itself.
+CHORE_METHODS = frozenset({"EXPIRE_ARTIFACTS"})
 
 _MEMOIZE = Record(
     name="memoize",

@@ -28,6 +28,8 @@ from formicary.model.definition import (
 )
 from formicary.model.parse_keys import (
     ALL_METHOD_KEYS,
+    CHORE_METHODS,
+    FILE_METHODS,
     FOLDER_METHODS,
     METHOD_KEY,
     METHOD_KEYS,
@@ -115,6 +117,8 @@ def _method_schema(method: str, every: Schema) -> Schema:
     then: Schema = {"properties": {**{word: False for word in every if word not in keys}, **own}}
     if method not in FOLDER_METHODS:
         then["properties"]["cache"] = False
+    if method in CHORE_METHODS:
+        then["properties"]["memoize"] = False
     required = [word for word, key in keys.items() if key.is_required]
     if required:
         then["required"] = required
@@ -162,13 +166,19 @@ def _check_reuse(method: str, values: Values, path: Path, problems: Problems) ->
     if "memoize" in values and values.get("always_run"):
         message = "a task that always runs takes no earlier result"
         problems.add((*path, "memoize"), message, "leave out memoize or always_run", at_key=True)
+    if "memoize" in values and method in CHORE_METHODS:
+        message = f"{method} finds something new to do each time"
+        problems.add((*path, "memoize"), message, "leave it out", at_key=True)
+    known = f"use it with {', '.join(word for word in METHOD_KEYS if word in FOLDER_METHODS)}"
+    if values.get("artifacts", {}).get("paths") and method and method not in FILE_METHODS:
+        message = f"a {method} task has no working directory with files to keep"
+        problems.add((*path, "artifacts", "paths"), message, known, at_key=True)
     cache = values.get("cache")
     if cache is None:
         return
     here = (*path, "cache")
     if method and method not in FOLDER_METHODS:
-        known = ", ".join(word for word in METHOD_KEYS if word in FOLDER_METHODS)
-        problems.add(here, f"a {method} task has no working directory to cache", f"use it with {known}", at_key=True)
+        problems.add(here, f"a {method} task has no working directory to cache", known, at_key=True)
     if not cache.get("key", "").strip() and not cache.get("key_paths"):
         problems.add(here, "the cache has no key", "give it a key, or key_paths, or both", at_key=True)
     for no, beginning in enumerate(cache.get("restore_keys", ())):

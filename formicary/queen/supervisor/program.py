@@ -11,6 +11,7 @@ from formicary.errors import DataError
 from formicary.events.orders import Fetch, Order
 from formicary.model.definition import DefinitionRecord, JobDefinition, TaskDefinition
 from formicary.model.parse import parse_definition, parse_rendered
+from formicary.model.parse_keys import CHORE_METHODS, FILE_METHODS
 from formicary.queen.registry import Requirement
 from formicary.states.graph import Plan
 from formicary.store.rows import JobRecord
@@ -21,8 +22,6 @@ CACHE_SIZE = 256
 CACHE_TASKS = 200_000
 #: Sources of more characters are compiled in a thread: it takes some 300 µs a task, and leases must be renewed.
 LARGE_SOURCE = 100_000
-#: What no ant does, but the queen itself.
-CHORE_METHOD = "EXPIRE_ARTIFACTS"
 #: What keeps two attempts of a task apart in one place only: all attempts of such a task run where the first one did.
 PLACED_METHODS = frozenset({"KUBERNETES"})
 #: The largest order that a dispatch carries.
@@ -34,12 +33,17 @@ FetchRecord = Callable[[str], Awaitable[DefinitionRecord | None]]
 
 
 class TaskProgram:
-    """One task of a program. ``constant_order`` is the encoded order where no template and no artifact enters it."""
+    """One task of a program. ``constant_order`` is the encoded order where no template and no artifact enters it.
+
+    ``dependency_numbers`` are the tasks whose artifacts belong to its inputs, ``fetch_numbers`` those of them whose
+    files it can be given: none where its method has no place for files.
+    """
 
     __slots__ = (
         "compiled",
         "constant_order",
         "definition",
+        "dependency_numbers",
         "fetch_numbers",
         "has_except",
         "has_memo",
@@ -52,10 +56,11 @@ class TaskProgram:
         self.definition = task
         self.compiled: CompiledTask = compile_task(task, job)
         self.requirement = _requirement(task)
-        self.fetch_numbers = tuple(numbers[name] for name in task.dependencies)
+        self.dependency_numbers = tuple(numbers[name] for name in task.dependencies)
+        self.fetch_numbers = self.dependency_numbers if task.method in FILE_METHODS else ()
         self.has_except = task.except_ is not None
         self.has_memo = task.memoize is not None
-        self.is_chore = task.method == CHORE_METHOD
+        self.is_chore = task.method in CHORE_METHODS
         self.is_placed = task.method in PLACED_METHODS
         is_constant = self.compiled.is_constant and not self.fetch_numbers
         self.constant_order = encode_order(job.job_type, task, self.compiled.constant, ()) if is_constant else None

@@ -13,7 +13,7 @@ from formicary.events.orders import Fetch
 from formicary.model.groups import DEFAULT_GROUP
 from formicary.model.states import ErrorCode
 from formicary.queen.supervisor.live import LiveJob
-from formicary.queen.supervisor.program import TaskProgram, encode_order
+from formicary.queen.supervisor.program import encode_order
 from formicary.states.cells import TaskCell
 from formicary.states.inputs import JobBegan
 from formicary.template import task as task_templates
@@ -57,7 +57,7 @@ def render_order(live: LiveJob, task_no: int, now: datetime) -> msgspec.Raw:
     """
     task = live.program.tasks[task_no]
     rendered = task.compiled.render(_context(live, task_no, now))
-    fetches = _fetches(live, task)
+    fetches = _artifacts_of(live, task.fetch_numbers)
     for fetch in fetches:
         for ref in fetch.artifacts:
             if ref.is_expired:
@@ -80,7 +80,8 @@ def memo_of(live: LiveJob, task_no: int, now: datetime) -> str:
     key = task.compiled.memo_key(context, rendered)
     order = encode_order(live.record.job_type, task.definition, rendered, ())
     given = [
-        [(each.name, each.sha256, each.is_executable) for each in fetch.artifacts] for fetch in _fetches(live, task)
+        [(each.name, each.sha256, each.is_executable) for each in fetch.artifacts]
+        for fetch in _artifacts_of(live, task.dependency_numbers)
     ]
     return hashlib.sha256(_encode((DEFAULT_GROUP, order, given, key))).hexdigest()
 
@@ -95,9 +96,9 @@ class ArtifactsExpiredError(FormicaryError):
         super().__init__(f'artifact {name} of task "{task_type}" expired{since}; restart the job from that task')
 
 
-def _fetches(live: LiveJob, task: TaskProgram) -> tuple[Fetch, ...]:
+def _artifacts_of(live: LiveJob, numbers: tuple[int, ...]) -> tuple[Fetch, ...]:
     names = live.program.definition.tasks
-    cells = [live.run.tasks[number] for number in task.fetch_numbers]
+    cells = [live.run.tasks[number] for number in numbers]
     return tuple(
         Fetch(names[cell.no].task_type, cell.no, cell.attempt, cell.artifacts) for cell in cells if cell.artifacts
     )

@@ -61,6 +61,21 @@ async def test_what_expired_is_gone_and_a_restart_that_needs_it_says_so(tidy_col
     assert (await tidy_colony.end(job.id)).state is JobState.COMPLETED
 
 
+async def test_a_task_without_a_place_for_files_needs_none_of_those_it_depends_on(tidy_colony: Any) -> None:
+    job = await tidy_colony.run("""
+job_type: placeless
+tasks:
+  - {task_type: make, method: SHELL, script: ["echo 1 > f"], artifacts: {paths: [f], expires_after: 10ms}}
+  - {task_type: use, method: PYTHON, dependencies: [make], function: "operator:add", args: [2, 2]}
+""")
+    await tidy_colony.until(job.id, lambda job: job.tasks[0].artifacts[0].is_expired)
+
+    await tidy_colony.manager.restart(job.id, RestartRequest(from_task="use"))
+
+    job = await tidy_colony.end(job.id)
+    assert (job.state, job.tasks[1].attempt, job.tasks[1].outputs) == (JobState.COMPLETED, 2, {"result": 4})
+
+
 async def test_a_restart_is_noted_before_the_job_is_read_so_that_nothing_expires_meanwhile(colony: Any) -> None:
     job = await colony.run(definition("restarted", "expires_after: 1h"))
     await colony.manager.restart(job.id, RestartRequest(from_task="use"))

@@ -24,7 +24,7 @@ GOOD = [
     "method: PYTHON, function: 'a.b:c', args: [1], kwargs: {a: 1}",
     "method: DOCKER, container: {image: x, cpu_limit: 2}, services: [{name: db, image: y, ready: {port: 1}}]",
     "method: DOCKER, container: {image: '{{ i }} x', working_dir: '{{ w }}', memory_limit: '{{ m }}'}, script: x",
-    "method: DUMMY, artifacts: {paths: a, when: always, expires_after: 7d}, except: true",
+    "method: SHELL, script: x, artifacts: {paths: a, when: always, expires_after: 7d}, except: true",
     "method: DUMMY, memoize: {key: 1, expires_after: 7d}",
     "method: SHELL, script: x, cache: {key: 1, key_paths: a, restore_keys: k, paths: [b, c], expires_after: 7d}",
 ]
@@ -44,6 +44,7 @@ BAD = [
     "method: DUMMY, artifacts: {when: never}",
     "method: DUMMY, cache: {key: k, paths: a}",
     "method: DUMMY, memoize: {expires_after: 7d}",
+    "method: EXPIRE_ARTIFACTS, memoize: {key: k}",
     "method: SHELL, script: x, cache: {key: k}",
     "method: SHELL, script: x, cache: {key: k, paths: []}",
     "method: DUMMY, on_exit_code: {OOPS: u}",
