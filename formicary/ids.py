@@ -59,6 +59,11 @@ def only_place(incarnation: Incarnation | None) -> Incarnation | None:
     return in_place(Incarnation("@"), place) if place else None
 
 
+def without_place(incarnation: Incarnation) -> Incarnation:
+    """Returns what of an incarnation says which ant ran an attempt, and binds nobody to its place."""
+    return Incarnation(incarnation.partition("+")[0])
+
+
 def ant_of(incarnation: Incarnation) -> AntId:
     """Returns the id of the ant whose life ``incarnation`` is; empty where only a place is known."""
     return AntId(incarnation.rpartition("@")[0])

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import cast
 
+from executors.base import Reason
+from formicary.ids import place_of, without_place
 from formicary.model.states import ErrorCode, JobState, TaskState
 from formicary.states import texts
 from formicary.states.cells import Left, TaskCell
@@ -36,6 +38,7 @@ class Attempts(Phases):
         cell.attempt += 1
         cell.state = TaskState.READY
         cell.job_attempt = self.job.attempt
+        cell.is_first_there = cell.incarnation is None
         cell.incarnation = sent.incarnation
         cell.epoch = sent.epoch
         cell.memo = sent.memo
@@ -88,6 +91,8 @@ class Attempts(Phases):
             cell.finished_at = self._at
             return
         cell.exit_code = event.exit_code
+        if cell.incarnation is not None and place_of(cell.incarnation) and _ended_by_itself(event):
+            cell.incarnation = without_place(cell.incarnation)
         if event.started_at is not None:
             cell.started_at = event.started_at
         cell.finished_at = event.finished_at
@@ -177,7 +182,7 @@ class Attempts(Phases):
 
     def _give_back(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
         self._take_end(cell, event, ruling)
-        if cell.attempt == 1:
+        if cell.attempt == 1 or cell.is_first_there:
             cell.incarnation = None  # it never ran, so no place binds it
         self._repeat_for_free(cell)
 
@@ -215,10 +220,21 @@ class Attempts(Phases):
         self._index.waits[cell.no] = HELD
 
 
+def _ended_by_itself(event: AttemptFinished) -> bool:
+    """Says whether there was a run, which is over, so that its place holds nothing of any earlier one either.
+
+    Of one that was stopped or failed to start it may be unclear for a while whether anything was made for it.
+    """
+    if event.error_code is not None:
+        return event.error_code == ErrorCode.EVICTED
+    return event.reason not in _STOPPED
+
+
 def _state_of(event: Input) -> TaskState:
     return TaskState.COMPLETED if cast("AttemptFinished", event).is_success else TaskState.FAILED
 
 
+_STOPPED = frozenset([Reason.CANCELLED, Reason.TIMED_OUT])
 Act = Callable[[Attempts, TaskCell, Input, Ruling], None]
 
 #: How each action of a ruling is carried out.

@@ -30,7 +30,10 @@ class TaskCell:
         retries_used, polls_used, ants_lost: counted within the present job attempt.
         job_attempt: the job attempt in which the present state was reached; older = reused.
         not_before: a retry or poll is due then; None when nothing is awaited.
-        incarnation, epoch: where and by which epoch the current attempt was dispatched; between two, the place alone.
+        incarnation, epoch: where and by which epoch the current attempt was dispatched; between two, the place alone,
+            unless no earlier attempt binds the task to it.
+        is_first_there: no earlier attempt bound the current one to its place. Known to the queen that dispatched it;
+            another one takes it for bound.
         is_excepted: SKIPPED by ``except``, which counts as passed.
         error_code: a failure's code, given also while a retry of it is awaited.
         memo: what the current attempt's result is kept under for others; None where it is not.
@@ -50,6 +53,7 @@ class TaskCell:
         "finished_at",
         "incarnation",
         "is_excepted",
+        "is_first_there",
         "job_attempt",
         "memo",
         "no",
@@ -74,6 +78,7 @@ class TaskCell:
         self.incarnation: Incarnation | None = None
         self.epoch = 0
         self.is_excepted = False
+        self.is_first_there = False
         self.exit_code: int | None = None
         self.error_code: str | None = None
         self.error_message: str | None = None
