@@ -281,19 +281,22 @@ class Ant(Service):
         sequence = seen.sequences.get(incarnation)
         if sequence is not None and not self._leases.has_lapsed(now):
             self._wardship.prolong(incarnation, self._leases.note_answer(seen.epochs, sequence, now))
-        if seen.wants_registrations and not self._is_between_lives:
+        if seen.wants_registrations:
             self._spawn(self._announce())
 
     def _on_offers(self, offers: tuple[Offer, ...]) -> None:
         self.registration.offer_workers(offers)
-        if self.registration.is_announced and not self._is_between_lives and not self._acceptance.is_draining:
-            self._spawn(self.registration.announce())
+        if self.registration.is_announced and not self._acceptance.is_draining:
+            self._spawn(self._announce())
 
     def _on_lapse(self, incarnation: Incarnation) -> None:
         log.warning("ant_lease_lapsed", ant_id=self._config.id, incarnation=incarnation)
         self._end_incarnation(incarnation)
 
     async def _announce(self) -> None:
+        """Registers; between two lives nothing is said, whoever asked: the next one is announced as it begins."""
+        if self._is_between_lives:
+            return
         await self.registration.announce()
         self._heartbeats.poke()
 

@@ -13,10 +13,11 @@ from formicary.ant.ant import Ant
 from formicary.ant.errors import AntIdHeldError
 from formicary.bus import Bus, BusSubscription, Packet
 from formicary.events import topics
-from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, Held
+from formicary.events.ants import AntHeartbeat, AntLeft, AntRegistered, HeartbeatsSeen, Held
 from formicary.events.base import Event
 from formicary.events.orders import Order
 from formicary.events.tasks import TaskDeclined, TaskFinished, TaskStarted
+from formicary.ids import QueenId
 from formicary.testing.owner import SHARD, ScriptedOwner, dummy, python, shell
 
 AntMaker = Callable[..., Awaitable[Ant]]
@@ -155,6 +156,25 @@ async def test_no_life_is_announced_before_the_work_of_the_former_is_over(
     new = leased.registration.incarnation
     assert new not in {event.incarnation for event in before if isinstance(event, AntRegistered)}
     assert new in {event.incarnation for event in await listener.hear(AntRegistered)}
+
+
+async def test_nor_where_the_former_one_was_asked_to_register_as_it_ended(
+    answered: Answered, leased: Ant, listener: Listener
+) -> None:
+    await answered.run_until_accepted(python("time:sleep", 0.5))
+    old = leased.registration.incarnation
+
+    # Both come to the loop in one turn, as they may after a pause: the registration has yet to begin.
+    leased._on_answer(HeartbeatsSeen(queen_id=QueenId("queen"), epochs={}, sequences={}, wants_registrations=True))
+    leased._end_incarnation(old)
+
+    (left,) = await listener.hear(AntLeft)
+    assert left.incarnation == old
+    before = listener.heard[: listener.heard.index(left)]
+    new = leased.registration.incarnation
+    assert new not in {event.incarnation for event in before if isinstance(event, AntRegistered)}
+    while new not in {event.incarnation for event in await listener.hear(AntRegistered)}:
+        pass
 
 
 @pytest.mark.parametrize("ask", [ScriptedOwner.cancel, ScriptedOwner.recall], ids=["cancel", "recall"])
