@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
+import structlog
+
+from brokers.errors import BrokerError
 from formicary.bus import Bus, Outgoing
 from formicary.events import topics
 from formicary.events.jobs import JobCommandIssued
@@ -13,6 +16,8 @@ from formicary.queen.supervisor.supervisor import Supervisor
 from formicary.queen.watch import JobWatch, News
 from formicary.store.rows import JobRecord, NewJob
 
+log = structlog.get_logger(__name__)
+
 
 class Bell:
     """Carries wake-ups between the parts of one queen."""
@@ -20,7 +25,9 @@ class Bell:
     def __init__(self, watch: JobWatch, bus: Bus) -> None:
         self._watch = watch
         self._bus = bus
-        self._sending: set[asyncio.Task[None]] = set()
+        #: Shards whose owners are still to be told of commands, and who tells them.
+        self._asked: set[int] = set()
+        self._asking: asyncio.Task[None] | None = None
         self.scheduler: Scheduler | None = None
         self.supervisor: Supervisor | None = None
         self.lifecycle: LifecyclePublisher | None = None
@@ -46,10 +53,24 @@ class Bell:
         if self.supervisor is not None and self.supervisor.owns(shard):
             self.supervisor.commands.wake()
             return
-        event = Outgoing(topics.launch(shard), str(shard), JobCommandIssued(shard=shard))
-        task = asyncio.create_task(self._bus.publish([event]))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._asked.add(shard)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_owners(), name="bell")
+
+    async def close(self) -> None:
+        """Says nothing more to other queens, which look for commands by themselves, too."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
+
+    async def _ask_owners(self) -> None:
+        while self._asked:
+            shards, self._asked = self._asked, set()
+            told = [Outgoing(topics.launch(shard), str(shard), JobCommandIssued(shard=shard)) for shard in shards]
+            try:
+                await self._bus.publish(told)
+            except BrokerError as error:
+                log.warning("owners_not_told", shards=sorted(shards), reason=str(error))
 
     def ended_many(self, job_ids: Sequence[JobId], news: News | None = None) -> None:
         """Wakes who waits for these jobs, and the scheduler where room was missing."""

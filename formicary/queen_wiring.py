@@ -177,6 +177,7 @@ class Queen:
 
     async def _start_jobs(self) -> None:
         self._bell.scheduler, self._bell.supervisor = self._scheduler, self._supervisor
+        self._process.on_exit(self._bell.close)
         self._supervisor.on_released = self._scheduler.leases_free
         self._process.on_exit(self._journal.close)
         await self._process.start(self._supervisor)
