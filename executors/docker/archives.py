@@ -133,6 +133,8 @@ class Unpacked:
     astray: list[str] = field(default_factory=list)
     #: All else.
     left_out: list[str] = field(default_factory=list)
+    #: Folders below the base and their permissions, which they get last: those that are closed are filled before.
+    folders: list[tuple[Path, int]] = field(default_factory=list, compare=False)
 
 
 async def unpack(pieces: AsyncIterator[bytes], targets: Mapping[str, Target]) -> Unpacked:
@@ -244,6 +246,8 @@ def _unpack_all(reader: _PieceReader, targets: Mapping[str, Target]) -> Unpacked
         raise tarfile.ReadError(f"the archive is damaged at its entry {name!r}, or just behind: {exc}") from exc
     while buffered.read(PIECE_BYTES):
         pass  # what follows the end of the archive
+    for path, mode in done.folders:
+        _set_mode(path, mode)
     return done
 
 
@@ -277,6 +281,8 @@ def _unpack_one(
     path = _place(base, inner)
     if member.isdir():
         _make_folder(path)
+        if path != base:
+            done.folders.append((path, member.mode & 0o777 | 0o700))
         return
     if member.islnk():
         source = _target(_inner_name(member.linkname, targets), targets)
@@ -353,6 +359,16 @@ def _make_folder(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
     path.mkdir(parents=True, exist_ok=True)
+
+
+def _set_mode(folder: Path, mode: int) -> None:
+    """Sets a folder's permissions; of one that made way for a link or file meanwhile, nothing."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
 
 
 def _clear(path: Path) -> bool:

@@ -4,6 +4,7 @@ What comes out of a container is not trusted: only folders, files and links betw
 written outside of the target. Who reads what a symlink leads to looks where that is, as for any task's folder.
 """
 
+import contextlib
 import os
 import posixpath
 import shutil
@@ -12,6 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 _COPY_BYTES: Final = 1024 * 1024
+_PERMISSIONS: Final = 0o777
+#: What the ant itself has to be able to do with files and folders that it brought.
+_FILE_MODE: Final = 0o600
+_FOLDER_MODE: Final = 0o700
 
 
 def pack(folder: Path, file: IO[bytes]) -> int:
@@ -26,7 +31,7 @@ def pack(folder: Path, file: IO[bytes]) -> int:
 def unpack(file: IO[bytes], folder: Path) -> list[str]:
     """Unpacks files and folders below ``folder``, and links that stay in it; returns the names of all else.
 
-    Links to files of the same archive become copies of their content. Symlinks are made last: nothing is written
+    Permissions are kept, and the times of files, since caches rest on them. Links to files of the same archive become copies of their content. Symlinks are made last: nothing is written
     through them.
 
     Raises:
@@ -45,6 +50,7 @@ def unpack(file: IO[bytes], folder: Path) -> list[str]:
 def _unpack_all(archive: tarfile.TarFile, size: int, folder: Path) -> list[str]:
     left_out: list[str] = []
     links: list[tuple[str, PurePosixPath, str]] = []
+    folders: list[tuple[Path, int]] = []
     for member in archive:
         path = PurePosixPath(member.name)
         if not 0 <= member.size <= size:
@@ -55,8 +61,12 @@ def _unpack_all(archive: tarfile.TarFile, size: int, folder: Path) -> list[str]:
             links.append((member.name, path, member.linkname))
         elif member.isdir():
             (folder / path).mkdir(parents=True, exist_ok=True)
+            if path.parts:
+                folders.append((folder / path, member.mode & _PERMISSIONS | _FOLDER_MODE))
         elif not _unpack_file(archive, member, folder / path):
             left_out.append(member.name)
+    for place, mode in folders:
+        _set_mode(place, mode)
     return left_out + [name for name, path, target in links if not _link(folder, path, target)]
 
 
@@ -69,8 +79,18 @@ def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path
     target.unlink(missing_ok=True)
     with source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink, _COPY_BYTES)
-    target.chmod(0o700 if member.mode & 0o111 else 0o600)
+    target.chmod(member.mode & _PERMISSIONS | _FILE_MODE)
+    with contextlib.suppress(OSError, ValueError, ArithmeticError):  # a time that no disk can hold is no loss
+        os.utime(target, (member.mtime, member.mtime))
     return True
+
+
+def _set_mode(folder: Path, mode: int) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _link(folder: Path, path: PurePosixPath, target: str) -> bool:

@@ -1,6 +1,7 @@
 """Archives that no engine makes, and files whose names or times no other disk takes."""
 
 import io
+import stat
 import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -53,6 +54,19 @@ async def test_a_time_that_no_disk_holds_costs_nothing(tmp_path: Path, fields: d
         "odd": "odd",
         "last": "last",
     }
+
+
+async def test_folders_keep_their_permissions_and_the_base_those_of_the_ant(tmp_path: Path) -> None:
+    def folder(name: str, mode: int) -> tuple[tarfile.TarInfo, bytes]:
+        return entry(name, type=tarfile.DIRTYPE, mode=mode)
+
+    tmp_path.chmod(0o700)
+    await unpacked(packed(folder("d", 0o777), folder("d/closed", 0o500), entry("d/closed/file", b"x")), tmp_path)
+
+    found = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path, tmp_path / "closed")]
+    assert found == [0o700, 0o700]
+    await unpacked(packed(folder("d/open", 0o1775)), tmp_path)
+    assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o775
 
 
 def _spoilt(field: slice, text: bytes) -> Callable[[bytes], bytes]:

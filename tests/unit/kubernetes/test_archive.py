@@ -1,6 +1,8 @@
 """Archives that come out of containers are not trusted."""
 
 import io
+import os
+import stat
 import tarfile
 from pathlib import Path
 
@@ -44,6 +46,28 @@ def test_what_is_packed_is_what_is_unpacked(tmp_path: Path) -> None:
 
     assert size == len(buffer.getvalue())
     assert files_in(target) == files_in(source)
+
+
+def test_permissions_and_times_are_kept(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    modes = {"closed": 0o700, "closed/file": 0o640, "open": 0o755, "open/program": 0o755, "open/read-only": 0o444}
+    for name, mode in modes.items():
+        path = source / name
+        if "/" in name:
+            path.write_text(name)
+        else:
+            path.mkdir(parents=True)
+        path.chmod(mode)
+    os.utime(source / "open/program", (1_000_000_000, 1_000_000_000))
+    target.mkdir()
+    buffer = io.BytesIO()
+
+    pack(source, buffer)
+    unpack(buffer, target)
+
+    found = {name: stat.S_IMODE((target / name).stat().st_mode) for name in modes}
+    assert found == {**modes, "open/read-only": 0o644}, "the ant can write to all of it"
+    assert (target / "open/program").stat().st_mtime == 1_000_000_000
 
 
 @pytest.mark.parametrize("name", ["/etc/outside", "../outside", "a/../../outside"])
@@ -114,7 +138,7 @@ def test_an_archive_that_no_tar_would_write_is_one_kind_of_error(tmp_path: Path,
 def test_no_set_user_id_bit_comes_along(tmp_path: Path) -> None:
     unpack(archive_of(("program", b"x")), tmp_path)
 
-    assert (tmp_path / "program").stat().st_mode & 0o7777 == 0o700
+    assert (tmp_path / "program").stat().st_mode & 0o7777 == 0o755
 
 
 def test_half_an_archive_is_an_error(tmp_path: Path) -> None:
