@@ -3,19 +3,27 @@
 Engines give a container's end two seconds: what they have not got rid of by then they drop. A container cannot have
 ended with more than some 200 KB in its pipes, so reading never stops for long while the log is slow: what is read ahead
 waits in memory, beyond the first megabyte slowly. Where that is full too, the container waits to write.
+
+A stream that ends before its container does was broken off on the way, or the container closed its own end: it is
+opened anew, and only if more comes then is there a gap to tell of.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 from aiodocker.stream import Message
 from aiodocker.stream import Stream as Attached
 
 from executors.base import Sink, Stream
+from executors.docker.errors import EngineError
 from executors.output import PIECE_BYTES
 
-_STREAMS = {1: Stream.STDOUT, 2: Stream.STDERR}
+#: A number that no stream of a container has.
+_OURS = -1
+_STREAMS = {1: Stream.STDOUT, 2: Stream.STDERR, _OURS: Stream.SYSTEM}
+_GAP = Message(_OURS, b"the output of the container broke off here for a while; some may be missing\n")
 #: How long the engine may take for the next piece, or the end, of a container that has ended, in seconds.
 _REST_S = 20.0
 #: How much is read ahead of the sink as it comes, and at most: an ant's lease is over before it is that much.
@@ -23,13 +31,21 @@ _AHEAD_BYTES = 1024 * 1024
 _MOST_AHEAD_BYTES = 12 * 1024 * 1024
 #: From one frame (of 32 KB, as a rule) to the next, in seconds, in between.
 _SLOWLY_S = 0.2
+#: How soon a stream that ended is opened anew, in seconds: at first, and when nothing came of it.
+_REOPEN_S, _MOST_REOPEN_S = 0.5, 30.0
+
+#: Opens the output of a container from now on; returns None where it does not run.
+Reopen = Callable[[], Awaitable[Attached | None]]
 
 
 class Output:
     """Moves output to a sink, in order."""
 
-    def __init__(self, attached: Attached, sink: Sink) -> None:
+    def __init__(self, attached: Attached, sink: Sink, reopen: Reopen) -> None:
         self._attached = attached
+        self._reopen = reopen
+        self._reopen_s = _REOPEN_S
+        self._has_ended = asyncio.Event()
         self._sink = sink
         self._read_count = 0
         self._is_asking = False
@@ -43,6 +59,7 @@ class Output:
 
     async def rest(self) -> bool:
         """Returns when all has been moved; False where the engine holds back the rest. The container has ended."""
+        self._has_ended.set()
         while True:
             read_count = self._read_count
             await asyncio.wait({self.moving}, timeout=_REST_S)
@@ -68,13 +85,42 @@ class Output:
 
     async def _read(self) -> None:
         try:
-            while (message := await self._next()) is not None:
-                self._read_count += 1
-                self._ahead_bytes += len(message.data)
-                self._ahead.put_nowait(message)
-                await self._room()
+            await self._read_stream()
+            while await self._has_reopened():
+                await self._read_stream(_GAP)
         finally:
             self._ahead.put_nowait(None)
+
+    async def _read_stream(self, first: Message | None = None) -> None:
+        """Reads ahead until the stream ends; if there is anything, ``first`` comes before it."""
+        while (message := await self._next()) is not None:
+            if first is not None:
+                self._put(first)
+                first = None
+            self._reopen_s = _REOPEN_S
+            self._read_count += 1
+            self._put(message)
+            await self._room()
+
+    def _put(self, message: Message) -> None:
+        self._ahead_bytes += len(message.data)
+        self._ahead.put_nowait(message)
+
+    async def _has_reopened(self) -> bool:
+        """Returns when the stream has been opened anew; False where the container has ended."""
+        while not self._has_ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._reopen_s):
+                    await self._has_ended.wait()
+                    return False
+            self._reopen_s = min(self._reopen_s * 2, _MOST_REOPEN_S)
+            with contextlib.suppress(EngineError):  # whoever waits for the container sees to that
+                attached = await self._reopen()
+                if attached is not None:
+                    await self._attached.close()
+                    self._attached = attached
+                    return True
+        return False
 
     async def _room(self) -> None:
         """Returns when more may be read."""

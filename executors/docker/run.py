@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+from aiodocker.stream import Stream as Attached
+
 from executors.base import Attempt, Outcome, Reason, Sink
 from executors.docker.errors import EngineError, EngineLostError, EngineRefusedError
 from executors.docker.output import Output
@@ -106,7 +108,7 @@ class DockerRun:
 
     async def _start_main(self) -> Output:
         try:
-            output = Output(await self._engine.attach(self._pod.name), self._sink)
+            output = Output(await self._engine.attach(self._pod.name), self._sink, self._reopened)
         except EngineRefusedError as exc:  # Podman makes the first process here
             raise self._not_started(exc) from exc
         has_shell = bool(self._spec.script or self._spec.before_script)
@@ -122,6 +124,12 @@ class DockerRun:
             raise
         self._stopper.open()
         return output
+
+    async def _reopened(self) -> Attached | None:
+        """Opens the output again of a container that runs."""
+        if not (await self._engine.inspect(self._pod.name))["State"]["Running"]:
+            return None
+        return await self._engine.attach(self._pod.name)
 
     def _not_started(self, refusal: EngineRefusedError) -> StartFailedError:
         if any(words in refusal.reason for words in _BAD_IMAGE):

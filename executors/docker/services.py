@@ -19,6 +19,10 @@ _MAX_PAUSE_S = 0.5
 #: How long one look may take, in seconds.
 _LOOK_LIMIT_S = 5.0
 _CONNECT_LIMIT_S = 1.0
+#: The exit codes of a command that the engine could not run.
+_NOT_RUN = (126, 127)
+#: How much is shown of what a command last said.
+_SAID_CHARACTERS = 200
 #: Lines of a service's own log that are shown where it does not get ready.
 _LOG_LINES = 30
 #: Shows the sockets of a container, of which there may be many.
@@ -38,6 +42,8 @@ class Service:
         self._container = container
         self._network = network
         self._spec = spec
+        #: The last line of what the command last said that tells whether it is ready.
+        self._said = ""
 
     async def start(self) -> None:
         """Starts its container.
@@ -63,6 +69,7 @@ class Service:
                 await self._show_log(sink)
                 wanted = f"port {ready.port} to be open" if ready.port else f"{' '.join(ready.command)} to succeed"
                 message = f"service {self._spec.name} was not ready within {ready.timeout_s:g} s: waited for {wanted}"
+                message += f", which last said {self._said!r}" if self._said else ""
                 raise ServiceError(f"{message}; see its last lines in the log, or raise ready.timeout")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _MAX_PAUSE_S)
@@ -84,19 +91,23 @@ class Service:
 
     async def _succeeds(self, command: tuple[str, ...]) -> bool:
         try:
-            code, _ = await self._engine.execute(self._container, command, _LOOK_LIMIT_S)
+            code, said = await self._engine.execute(self._container, command, _LOOK_LIMIT_S)
         except (EngineRefusedError, EngineLostError):
             return False  # it does not run yet, or any more, or hangs: the next look tells
+        lines = said.decode(errors="replace").split("\n")
+        self._said = next((line.strip() for line in reversed(lines) if line.strip()), "")[:_SAID_CHARACTERS]
         return code == 0
 
     async def _is_open(self, facts: Json, port: int) -> bool:
         """Tells whether something listens that others reach: asked from within, since the engine may be anywhere."""
         try:
-            _, table = await self._engine.execute(self._container, _SOCKETS, _LOOK_LIMIT_S, _TABLE_BYTES)
+            code, table = await self._engine.execute(self._container, _SOCKETS, _LOOK_LIMIT_S, _TABLE_BYTES)
         except (EngineRefusedError, EngineLostError):
             return False  # it does not run yet, or any more, or hangs: the next look tells
         if _TABLE_HEADING in table:
             return _listens(table, port)
+        if code not in _NOT_RUN:
+            return False
         if is_local(self._engine.url):
             return await self._answers(facts["NetworkSettings"]["Networks"][self._network]["IPAddress"], port)
         message = (

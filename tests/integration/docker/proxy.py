@@ -1,4 +1,4 @@
-"""A way to a real engine over TCP, which can fall silent: connections stay open, and nothing comes through."""
+"""A way to a real engine over TCP, which can break off, or fall silent: connections stay open, nothing comes out."""
 
 import asyncio
 import contextlib
@@ -40,6 +40,11 @@ class Proxy:
     def speak(self) -> None:
         """Forwards again, what has waited first."""
         self._speaks.set()
+
+    def break_off(self) -> None:
+        """Ends all connections; new ones are served."""
+        for way in self._ways:
+            way.cancel()
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         way = asyncio.create_task(self._serve(reader, writer))

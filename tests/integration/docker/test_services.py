@@ -113,6 +113,13 @@ async def test_a_service_that_never_gets_ready_fails_the_task_and_shows_its_log(
     assert "[web] starting up" in caught.value.__notes__[0]
 
 
+async def test_what_a_ready_command_last_said_is_told_where_it_never_succeeds(bench: Bench) -> None:
+    web = service(command="sleep 60", ready=ReadySpec(command=("no_such_command",), timeout_s=0.5))
+
+    with pytest.raises(ServiceError, match=r"waited for no_such_command to succeed, which last said '.*not found"):
+        await bench.run(spec("echo never", services=(web,)))
+
+
 async def test_a_service_that_ends_before_it_is_ready_fails_the_task_at_once(bench: Bench) -> None:
     broken = service(command="echo no license; exit 4", ready=ReadySpec(port=8080, timeout_s=60))
 
