@@ -172,7 +172,10 @@ class Broker(ABC):
 
     @abstractmethod
     async def trim(self, topic: str, before: Position) -> None:
-        """Lets go of everything up to and including the message that ``before`` lies behind; may keep more."""
+        """Lets go of everything up to and including the message that ``before`` lies behind; may keep more.
+
+        A position of another broker names nothing here, and nothing happens.
+        """
 
     @abstractmethod
     async def depth(self, topic: str, group: str) -> int:

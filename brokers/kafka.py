@@ -17,6 +17,7 @@ brokers), ``retention_s`` (of topics made here; a week).
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -25,7 +26,7 @@ from aiokafka.admin import RecordsToDelete
 
 from brokers.base import Broker, Capabilities, Durability, Edge, Entry, Message, Position, Subscription
 from brokers.calls import Calls
-from brokers.errors import BrokerUnavailableError, MessageTooLargeError
+from brokers.errors import BrokerUnavailableError, MessageTooLargeError, PositionTrimmedError
 from brokers.kafka_durability import durability
 from brokers.kafka_ledger import Ledger
 from brokers.kafka_link import MAX_MESSAGE_BYTES, Link, partition
@@ -120,7 +121,9 @@ class KafkaBroker(Broker):
 
     async def trim(self, topic: str, before: Position) -> None:
         """Deletes the records before a position."""
-        await self._call(lambda: self._delete_records(topic, offset_of(topic, before)))
+        with suppress(PositionTrimmedError):
+            offset = offset_of(topic, before)
+            await self._call(lambda: self._delete_records(topic, offset))
 
     async def depth(self, topic: str, group: str) -> int:
         """Returns the messages behind the committed offset that are not acknowledged."""

@@ -15,12 +15,13 @@ Nothing outlives the process. Positions of an earlier process raise ``PositionTr
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
 from brokers.base import Broker, Capabilities, Edge, Entry, Message, Position, Subscription
-from brokers.errors import BrokerClosedError, MessageTooLargeError
+from brokers.errors import BrokerClosedError, MessageTooLargeError, PositionTrimmedError
 from brokers.memory_server import MemoryServer, server_named
 from brokers.memory_subscriptions import Broadcast, Member, MemorySubscription
 
@@ -101,7 +102,8 @@ class MemoryBroker(Broker):
         """Drops the beginning of a log."""
         self._check_open()
         if (found := self._server.find(topic)) is not None:
-            found.trim(before)
+            with suppress(PositionTrimmedError):
+                found.trim(before)
             self._server.wake(topic)
 
     async def depth(self, topic: str, group: str) -> int:

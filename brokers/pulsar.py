@@ -19,12 +19,13 @@ of the admin interface.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
 from brokers.base import Broker, Capabilities, Durability, Edge, Entry, Message, Position, Subscription
 from brokers.calls import Calls
-from brokers.errors import BrokerUnavailableError, MessageTooLargeError
+from brokers.errors import BrokerUnavailableError, MessageTooLargeError, PositionTrimmedError
 from brokers.pulsar_admin import Admin, Place
 from brokers.pulsar_durability import durability
 from brokers.pulsar_link import MAX_MESSAGE_BYTES, Link
@@ -123,7 +124,8 @@ class PulsarBroker(Broker):
 
     async def trim(self, topic: str, before: Position) -> None:
         """Moves the keeper on."""
-        await self._call(partial(self._link.admin.trim, topic, parse_position(topic, before)))
+        with suppress(PositionTrimmedError):
+            await self._call(partial(self._link.admin.trim, topic, parse_position(topic, before)))
 
     async def depth(self, topic: str, group: str) -> int:
         """Returns the backlog of a subscription."""

@@ -71,17 +71,20 @@ class Admin:
 
     async def trimmed_up_to(self, topic: str) -> Place | None:
         """Returns the place of the last message that the keeper let go of; None where there is no keeper."""
-        found = await self._ask("GET", self._path(topic, "internalStats"), accept=(404,))
-        cursor = (found or {}).get("cursors", {}).get(KEEPER)
-        if cursor is None:
-            return None
-        ledger, _, entry = cursor["markDeletePosition"].partition(":")
-        return int(ledger), int(entry)
+        reached, _ = await self.extent(topic)
+        return reached
+
+    async def extent(self, topic: str) -> tuple[Place | None, Place]:
+        """Returns the place up to which the keeper let go, None where there is no keeper, and that of the log's end."""
+        found = await self._ask("GET", self._path(topic, "internalStats"), accept=(404,)) or {}
+        cursor = found.get("cursors", {}).get(KEEPER)
+        reached = None if cursor is None else _place(cursor["markDeletePosition"])
+        return reached, max(_place(found.get("lastConfirmedEntry", "-1:-1")), reached or (-1, -1))
 
     async def trim(self, topic: str, place: Place) -> None:
-        """Lets the keeper go of everything before ``place``."""
-        reached = await self.trimmed_up_to(topic)
-        if reached is None or place <= reached:
+        """Lets the keeper go of everything before ``place``, if that is in the log."""
+        reached, end = await self.extent(topic)
+        if reached is None or place <= reached or place > end:
             return
         body = {"ledgerId": place[0], "entryId": place[1], "partitionIndex": -1, "isExcluded": False}
         await self._ask("POST", self._path(topic, f"subscription/{KEEPER}/resetcursor"), body, accept=(404, 412))
@@ -141,3 +144,8 @@ class Admin:
                 return response.status, await response.text()
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             raise BrokerUnavailableError(self._url, words_of(exc)) from exc
+
+
+def _place(text: str) -> Place:
+    ledger, _, entry = text.partition(":")
+    return int(ledger), int(entry)

@@ -61,7 +61,7 @@ class Readers:
         """Returns the place that a position names; None for the very beginning.
 
         Raises:
-            PositionTrimmedError: the log does not reach back to it.
+            PositionTrimmedError: the log does not reach back to it, or never reached it.
         """
         await self._link.ensure([topic])
         admin = self._link.admin
@@ -71,7 +71,8 @@ class Readers:
         if after is Edge.START:
             return reached
         place = parse_position(topic, after)
-        if reached is not None and place < reached:
+        last = max(filter(None, (reached, await admin.last_place(topic))), default=None)
+        if (reached is not None and place < reached) or (last is not None and place > last):
             raise PositionTrimmedError(topic)
         return place
 

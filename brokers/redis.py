@@ -69,6 +69,8 @@ _LOSSES: Final = (
     exceptions.InvalidResponse,  # another server listens there, perhaps only now
     OSError,
 )
+#: Of an entry.
+_ID: Final = re.compile(rb"\d+-\d+")
 #: Codes of refusals that pass: the disk or the scripts of the server, its replicas, its start.
 _PASSING: Final = re.compile(r"\b(MISCONF|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|BUSY)\b")
 
@@ -273,7 +275,8 @@ class RedisBroker(Broker):
     async def trim(self, topic: str, before: Position) -> None:
         """Drops what lies before the entry that the position names."""
         self._calls.check_open()
-        await self._call(lambda: self._link.client.xtrim(self._link.key(topic), minid=before, approximate=False))
+        if _ID.fullmatch(before):
+            await self._call(lambda: self._link.client.xtrim(self._link.key(topic), minid=before, approximate=False))
 
     async def depth(self, topic: str, group: str) -> int:
         """Returns pending and not yet delivered entries."""

@@ -11,6 +11,7 @@ from formicary.bus import Packet
 from formicary.events.base import Event
 from formicary.events.codec import Poison
 from formicary.events.tasks import BarrierReached, DeclineReason, TaskDeclined, TaskFinished, TaskStarted
+from formicary.ids import Incarnation
 from formicary.model.jobs import ArtifactRef
 from formicary.model.states import ErrorCode
 from formicary.queen.registry import BUSY_BACKOFF_S
@@ -72,6 +73,8 @@ class Intake:
 
     def _finished(self, shard: LiveShard, event: TaskFinished, now: datetime) -> None:
         key = (event.job_id, event.task_no, event.attempt)
+        if _is_of_another_past(shard, key, event):
+            return
         self._engine.release(shard, key)
         live = shard.jobs.get(event.job_id)
         if live is None:
@@ -108,7 +111,10 @@ class Intake:
         return tuple(msgspec.structs.replace(ref, expires_at=expires_at, is_expired=False) for ref in refs)
 
     def _started(self, shard: LiveShard, event: TaskStarted, now: datetime) -> None:
-        dispatch = shard.in_flight.get((event.job_id, event.task_no, event.attempt))
+        key = (event.job_id, event.task_no, event.attempt)
+        if _is_of_another_past(shard, key, event):
+            return
+        dispatch = shard.in_flight.get(key)
         if dispatch is not None:
             dispatch.is_confirmed = True
         live = shard.jobs.get(event.job_id)
@@ -118,9 +124,7 @@ class Intake:
 
     def _declined(self, shard: LiveShard, event: TaskDeclined, now: datetime) -> None:
         key = (event.job_id, event.task_no, event.attempt)
-        dispatch = shard.in_flight.get(key)
-        holder = dispatch.incarnation if dispatch is not None else shard.inherited.get(key)
-        if holder != event.incarnation or event.reason == DeclineReason.DUPLICATE:
+        if _holder(shard, key) != event.incarnation or event.reason == DeclineReason.DUPLICATE:
             return
         self._engine.release(shard, key)
         self._back_off(event)
@@ -169,6 +173,23 @@ class Intake:
         cell = live.run.tasks[task_no]
         if cell.attempt == attempt and is_dispatched(cell):
             self._engine.step(live, AttemptLost(task_no=task_no, attempt=attempt, counts=counts, at=now))
+
+
+def _holder(shard: LiveShard, key: AttemptKey) -> Incarnation | None:
+    dispatch = shard.in_flight.get(key)
+    return dispatch.incarnation if dispatch is not None else shard.inherited.get(key)
+
+
+def _is_of_another_past(shard: LiveShard, key: AttemptKey, event: TaskStarted | TaskFinished) -> bool:
+    """Tells whether an attempt that is with one ant is reported by another.
+
+    After the restore of a backup the log still has what happened since, and attempts are numbered as they were then.
+    """
+    holder = _holder(shard, key)
+    if holder is None or holder == event.incarnation:
+        return False
+    log.warning("report_of_another_past", job_id=key[0], task_no=key[1], attempt=key[2], sender=event.incarnation)
+    return True
 
 
 def refused_result(task_no: int, attempt: int, message: str, at: datetime) -> AttemptFinished:

@@ -44,6 +44,7 @@ class ShardLogs:
             except PositionTrimmedError:
                 log.error("log_trimmed_beyond_position", topic=topic)
                 position = START
+                _forget_position(shard, topic)
                 continue
             if packets:
                 position = packets[-1].position
@@ -61,3 +62,11 @@ class ShardLogs:
                     await self._bus.trim(topics.launch(shard.number), Position(shard.committed_launch_position))
         except BrokerUnavailableError as error:
             log.warning("logs_not_trimmed", reason=str(error))
+
+
+def _forget_position(shard: LiveShard, topic: str) -> None:
+    """Lets go of a position that names nothing in the log: trimming at it could hit what is still to be read."""
+    if topic == topics.results(shard.number):
+        shard.results_position = shard.committed_position = None
+    else:
+        shard.launch_position = shard.committed_launch_position = None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from brokers.base import END, START, Broker, Message
+from brokers.base import END, START, Broker, Message, Position
 from brokers.errors import BrokerClosedError, PositionTrimmedError
 
 Rig = Any  # the fixture's class lives in conftest, which cannot be imported
@@ -85,6 +85,19 @@ async def test_reading_behind_a_trimmed_position_says_so(rig: Rig, broker: Broke
     await broker.trim(topic, entries[-1].position)
     with pytest.raises(PositionTrimmedError):
         await broker.read(topic, entries[0].position, 10, 0.05)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [b"1700000000000-0", b"5000000", b"5000000:0", b"12345678\0\0\0\0\0\0\0\xff"],
+    ids=("redis", "kafka", "pulsar", "memory"),
+)
+async def test_a_position_of_another_broker_is_none(rig: Rig, broker: Broker, topic: str, foreign: bytes) -> None:
+    await broker.publish(rig.messages(topic, "a", "b"))
+    with pytest.raises(PositionTrimmedError):
+        await broker.read(topic, Position(foreign), 10, 0.05)
+    await broker.trim(topic, Position(foreign))
+    assert rig.bodies(await rig.read(broker, topic, 2)) == ["a", "b"]
 
 
 async def test_a_log_reads_on_after_everything_was_trimmed(rig: Rig, broker: Broker, topic: str) -> None:
