@@ -12,7 +12,9 @@ from typing import Any
 from aiodocker.stream import Stream as Attached
 
 from executors.base import Attempt, Outcome, Reason, Sink
+from executors.docker.address import is_local
 from executors.docker.errors import EngineError, EngineLostError, EngineRefusedError
+from executors.docker.kernel import was_out_of_memory
 from executors.docker.output import Output
 from executors.docker.pod import Pod, Tools
 from executors.docker.stopping import Stopper
@@ -194,23 +196,30 @@ class DockerRun:
         raise ExecutorLostError(f"{loss}; it did not come back within {patience_s:g} s") from loss
 
     async def _failure(self, code: int) -> Outcome:
-        state = await self._last_state()
+        facts = await self._last_facts()
         if self._was_engine_lost and code >= 128:
             raise ExecutorLostError("the engine went away while the container ran, and ended it")
         limit = self._spec.container.memory_limit
-        if state.get("OOMKilled"):
+        if await self._was_out_of_memory(facts):
             if code == _KILLED_CODE:
                 message = f"the container was killed for want of memory (container.memory_limit {limit or 'not set'})"
                 return Outcome(Reason.OUT_OF_MEMORY, code, False, message=message)
             return _exited(code, "; one of its processes had been killed for want of memory")
         return _exited(code, "; it may have been killed for want of memory" if code == _KILLED_CODE and limit else "")
 
-    async def _last_state(self) -> Json:
+    async def _was_out_of_memory(self, facts: Json) -> bool:
+        if facts["State"].get("OOMKilled"):
+            return True
+        if not self._spec.container.memory_limit or not is_local(self._engine.url):
+            return False
+        return await asyncio.to_thread(was_out_of_memory, str(facts["Id"]))
+
+    async def _last_facts(self) -> Json:
         try:
-            return (await self._engine.inspect(self._pod.name))["State"]
+            return await self._engine.inspect(self._pod.name)
         except EngineLostError as exc:
             await self._engine_back(exc)
-            return (await self._engine.inspect(self._pod.name))["State"]
+            return await self._engine.inspect(self._pod.name)
 
     async def _run_after_script(self) -> None:
         """Runs the lines that follow whatever happened, in the same container; they change no result."""

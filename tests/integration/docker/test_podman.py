@@ -82,11 +82,14 @@ async def test_a_stop_lets_the_running_command_end_by_itself(bench: Bench) -> No
     assert sink.text() == b"ready\nsaved\n"
 
 
-async def test_a_container_that_takes_too_much_memory_may_have_been_killed_for_it(bench: Bench) -> None:
-    ended = await bench.run(spec("x=x; while :; do x=$x$x; done", container={"memory_limit": "16Mi"}))
+async def test_that_a_container_took_too_much_memory_is_learnt_from_the_kernel(bench: Bench) -> None:
+    for _ in range(5):  # the kernel tells of some kills only where many are killed at once
+        ended = await bench.run(spec("x=x; while :; do x=$x$x; done", container={"memory_limit": "16Mi"}))
+        if ended.outcome.reason is Reason.OUT_OF_MEMORY:
+            break
 
-    assert (ended.outcome.reason, ended.outcome.exit_code) == (Reason.EXITED, 137)
-    assert "may have been killed for want of memory" in (ended.outcome.message or "")
+    assert (ended.outcome.reason, ended.outcome.exit_code) == (Reason.OUT_OF_MEMORY, 137)
+    assert "16Mi" in (ended.outcome.message or "")
 
 
 async def test_an_image_that_cannot_run_the_task_is_an_error_of_its_own(bench: Bench) -> None:
