@@ -31,8 +31,8 @@ def pack(folder: Path, file: IO[bytes]) -> int:
 def unpack(file: IO[bytes], folder: Path) -> list[str]:
     """Unpacks files and folders below ``folder``, and links that stay in it; returns the names of all else.
 
-    Permissions are kept, and the times of files, since caches rest on them. Links to files of the same archive become copies of their content. Symlinks are made last: nothing is written
-    through them.
+    Permissions are kept, and the times of files, since caches rest on them. Links to files of the same archive become
+    copies of their content. Symlinks are made last: nothing is written through them.
 
     Raises:
         tarfile.TarError: it is no archive, half of one, or one that no tar would write.

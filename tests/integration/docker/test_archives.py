@@ -60,13 +60,14 @@ async def test_folders_keep_their_permissions_and_the_base_those_of_the_ant(tmp_
     def folder(name: str, mode: int) -> tuple[tarfile.TarInfo, bytes]:
         return entry(name, type=tarfile.DIRTYPE, mode=mode)
 
-    tmp_path.chmod(0o700)
-    await unpacked(packed(folder("d", 0o777), folder("d/closed", 0o500), entry("d/closed/file", b"x")), tmp_path)
+    base = tmp_path / "base"
+    base.mkdir(0o700)
+    await unpacked(packed(folder("d", 0o777), folder("d/closed", 0o500), entry("d/closed/file", b"x")), base)
 
-    found = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path, tmp_path / "closed")]
+    found = [stat.S_IMODE(path.stat().st_mode) for path in (base, base / "closed")]
     assert found == [0o700, 0o700]
-    await unpacked(packed(folder("d/open", 0o1775)), tmp_path)
-    assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o775
+    await unpacked(packed(folder("d/open", 0o1775)), base)
+    assert stat.S_IMODE((base / "open").stat().st_mode) == 0o775
 
 
 def _spoilt(field: slice, text: bytes) -> Callable[[bytes], bytes]:
