@@ -14,6 +14,7 @@ from aiokafka.conn import create_conn
 
 from brokers.base import Message
 from brokers.errors import BrokerRefusedError, BrokerUnavailableError, words_of
+from brokers.handshake import explained
 from brokers.kafka_topics import Topics
 from brokers.reconnect import Lifeline
 from brokers.tls import tls_context, untrusted_is_refused
@@ -39,7 +40,6 @@ _REFUSALS: Final = (
     kafka.AuthenticationMethodNotSupported,
     kafka.ClusterAuthorizationFailedError,
     kafka.GroupAuthorizationFailedError,
-    kafka.IllegalSaslStateError,
     kafka.SaslAuthenticationFailed,
     kafka.TopicAuthorizationFailedError,
     kafka.UnsupportedSaslMechanismError,
@@ -66,6 +66,9 @@ class Link:
 
     async def open(self) -> None:
         """Connects."""
+        await explained(self._url, self._connect)
+
+    async def _connect(self) -> None:
         with untrusted_is_refused(self._url), self.errors():
             await self._probe()
             self._producer = AIOKafkaProducer(
@@ -78,12 +81,22 @@ class Link:
             )
             self._admin = AIOKafkaAdminClient(**self._settings())
             try:
-                await self._producer.start()
-                await self._admin.start()
-                await self._topics.open(self._admin)
+                await self._begin()
             except BaseException:
                 await self.close()
                 raise
+
+    async def _begin(self) -> None:
+        try:
+            await self._producer.start()
+        except kafka.KafkaConnectionError as exc:
+            if self._url.user:
+                raise
+            # It took the connection by hand: without a login it may take no request.
+            hint = "does this port ask for user and password, kafka://user:password@…?"
+            raise kafka.KafkaConnectionError(f"{exc.args[0] if exc.args else exc}; {hint}") from exc
+        await self._admin.start()
+        await self._topics.open(self._admin)
 
     async def _probe(self) -> None:
         """Connects once by hand: a client's start would say that it failed, but not why."""
@@ -198,6 +211,9 @@ class Link:
         """
         try:
             yield
+        except kafka.IllegalSaslStateError as exc:
+            reason = "this port takes no user and password; leave them out, or name a port that does"
+            raise BrokerRefusedError(self._url.shown, reason) from exc
         except _REFUSALS as exc:
             raise BrokerRefusedError(self._url.shown, words_of(exc)) from exc
         except _LOSSES as exc:

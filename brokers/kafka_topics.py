@@ -8,7 +8,7 @@ from aiokafka import errors as kafka
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from brokers.errors import BrokerRefusedError
+from brokers.errors import BrokerRefusedError, BrokerUnavailableError
 from brokers.kafka_durability import judged
 
 log = structlog.get_logger(__name__)
@@ -37,6 +37,8 @@ class Topics:
         self._admin = admin
         brokers = len((await admin.describe_cluster())["brokers"])
         self._replication = self._replication or min(WANTED_REPLICATION, brokers)
+        if self._replication > brokers:
+            log.warning("kafka_servers_too_few", url=self._url, replication=self._replication, servers=brokers)
         if self._replication < WANTED_IN_SYNC:
             log.warning(
                 "kafka_durability_weak", url=self._url, replication=self._replication, wanted=WANTED_REPLICATION
@@ -63,12 +65,22 @@ class Topics:
         new = [NewTopic(topic, 1, self._replication, topic_configs=config) for topic in missing]
         response = await self._admin.create_topics(new)
         for _, code, *_ in response.topic_errors:
+            if code == kafka.InvalidReplicationFactorError.errno:
+                raise BrokerUnavailableError(self._url, await self._too_few())
             if code not in (0, _TOPIC_EXISTS):
                 raise kafka.for_code(code)
         found = [topic for topic, code, *_ in response.topic_errors if code == _TOPIC_EXISTS]
         if found:
             await self._check(found)
         self._known.update(missing)
+
+    async def _too_few(self) -> str:
+        count = len((await self._admin.describe_cluster())["brokers"])
+        there = "one server of the cluster is" if count == 1 else f"{count} servers of the cluster are"
+        return (
+            f"topics need {self._replication} copies, as option replication says, and {there} there; "
+            f"write replication={count} or less, or wait for more servers"
+        )
 
     async def _check(self, topics: list[str]) -> None:
         copies: dict[str, int] = {}

@@ -83,7 +83,8 @@ async def probe(broker: Broker, note: Callable[[Step], None]) -> Findings:
     except (BrokerError, ProbeFailedError) as exc:
         run.findings.error = " ".join(str(exc).split())
     except TimeoutError:
-        run.findings.error = f"{run.doing}: the server did not answer in time"
+        hint = "" if run.findings.steps else "; is it one for this URL?"
+        run.findings.error = f"{run.doing}: the server did not answer in time{hint}"
     finally:
         await asyncio.shield(run.clean_up())
     return run.findings
@@ -148,7 +149,7 @@ class _Probe:
         try:
             await self._broker.open()
         except TimeoutError as exc:
-            raise ProbeFailedError("the server did not answer in time") from exc
+            raise ProbeFailedError("the server did not answer in time; is it one for this URL?") from exc
 
     async def _round_trips(self) -> None:
         topic, body = self._topic("trips"), os.urandom(_ROUND_TRIP_BYTES)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import aiohttp
 
 from brokers.errors import BrokerRefusedError, BrokerUnavailableError, words_of
+from brokers.handshake import tls_fault_of_url
 
 #: The subscription that nobody consumes: it keeps a topic's messages until they are trimmed.
 KEEPER: Final = "formicary-keeper"
@@ -43,7 +44,12 @@ class Admin:
         )
         # What a role may see of a namespace differs. One that is not there is waited for: a server makes its first
         # ones a while after it has begun to answer.
-        await self._ask("GET", f"namespaces/{self._namespace}/permissions", accept=(403,))
+        try:
+            await self._ask("GET", f"namespaces/{self._namespace}/permissions", accept=(403,))
+        except BrokerUnavailableError as exc:
+            if fault := await tls_fault_of_url(self._url):
+                raise BrokerUnavailableError(self._url, f"option admin: {fault}") from exc
+            raise
 
     async def close(self) -> None:
         """Disconnects."""

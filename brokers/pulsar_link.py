@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import structlog
 from brokers.base import Message
 from brokers.calls import end_task
 from brokers.errors import BrokerError, BrokerRefusedError, BrokerUnavailableError, words_of
+from brokers.handshake import TLS_RECORDS, explained
 from brokers.pulsar_admin import Admin
 from brokers.reconnect import Lifeline
 from brokers.tls import tls_context, untrusted_is_refused
@@ -24,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 OPERATION_TIMEOUT_S: Final = 15
+#: How long a server may take to answer a greeting, in seconds.
+_GREETING_S: Final = 0.5
 #: A publish without an answer for so long counts as a loss, in seconds.
 SILENCE_S: Final = 1.0
 #: Messages of one batch that are under way at once; beyond the limit of a producer a send fails.
@@ -60,9 +64,7 @@ class Link:
     async def open(self) -> None:
         """Connects; the client itself would only say that time is up."""
         try:
-            with untrusted_is_refused(self._url), self.errors():
-                await self._probe()
-                await self.admin.open()
+            await explained(self._url, self._prove)
         except BaseException:
             await self.admin.close()
             raise
@@ -77,6 +79,11 @@ class Link:
         )
         self._upkeep = asyncio.create_task(self._keep())
 
+    async def _prove(self) -> None:
+        with untrusted_is_refused(self._url), self.errors():
+            await self._probe()
+            await self.admin.open()
+
     def _authentication(self) -> Any:
         cert = self._url.options.get("cert")
         if self._url.password:
@@ -89,13 +96,25 @@ class Link:
             host, _, port = place.rpartition(":")
             try:
                 connection = asyncio.open_connection(host.strip("[]"), int(port), ssl=trust)
-                _, writer = await asyncio.wait_for(connection, OPERATION_TIMEOUT_S)
+                reader, writer = await asyncio.wait_for(connection, OPERATION_TIMEOUT_S)
+                await self._greet(reader, writer)
             except OSError:
                 if number == len(self._url.hosts):
                     raise
             else:
-                writer.close()
                 return
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Says who is there: of a server that speaks TLS, a client without would only know that time is up."""
+        try:
+            writer.write(_greeting(self._url.password.encode()))
+            answer = await asyncio.wait_for(reader.read(2), _GREETING_S)
+        except TimeoutError:
+            return  # it is slow; the client will wait for it
+        finally:
+            writer.close()
+        if not answer or answer in TLS_RECORDS:
+            raise ConnectionResetError("it closed the connection without an answer")
 
     async def close(self) -> None:
         """Disconnects. The client must be closed before the loop is: its threads call back into it."""
@@ -265,6 +284,20 @@ async def _shut_down(client: Any) -> None:
         await client.close()
     finally:
         await asyncio.to_thread(client._client.shutdown)  # the asynchronous class has no such method
+
+
+def _greeting(token: bytes) -> bytes:
+    """Returns the frame by which a client of Pulsar begins: the command CONNECT, in protocol buffers."""
+    login = _field(3, token) + _field(5, b"token") if token else b""
+    command = b"\x08\x02" + _field(2, _field(1, b"formicary") + login)
+    return struct.pack(">II", len(command) + 4, len(command)) + command
+
+
+def _field(number: int, content: bytes) -> bytes:
+    size, length = len(content), b""
+    while size > 0x7F:
+        length, size = length + bytes([size & 0x7F | 0x80]), size >> 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
 
 async def _send(producer: Any, message: Message) -> Any:

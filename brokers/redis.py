@@ -40,6 +40,7 @@ from brokers.errors import (
     MessageTooLargeError,
     PositionTrimmedError,
 )
+from brokers.handshake import explained
 from brokers.headers import decode_headers, encode_headers
 from brokers.reconnect import Backoff, Lifeline
 from brokers.tls import TLS_OPTIONS, tls_context, untrusted_is_refused
@@ -165,10 +166,13 @@ class RedisBroker(Broker):
 
     async def open(self) -> None:
         """Connects, and logs what the server's settings mean for durability."""
-        with untrusted_is_refused(self._link.url), self._link.errors():
-            await self._link.client.ping()
+        await explained(self._link.url, self._connect)
         self._calls.open()
         await self._check_durability()
+
+    async def _connect(self) -> None:
+        with untrusted_is_refused(self._link.url), self._link.errors():
+            await self._link.client.ping()
 
     async def close(self) -> None:
         """Closes subscriptions, ends pending calls and disconnects."""

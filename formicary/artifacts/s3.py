@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
+from brokers.handshake import tls_fault_of_url
 from formicary.artifacts.base import (
     ArtifactCorruptError,
     ArtifactMissingError,
@@ -74,6 +75,12 @@ class S3Store(ArtifactStore):
             await self._connection.call("write", lambda client: client.delete_object(**place), patience_s=0)
         except ArtifactMissingError as exc:
             raise ArtifactStoreUnavailableError(f"there is no bucket {self._options.place}; create it first") from exc
+        except ArtifactStoreUnavailableError as exc:
+            endpoint = self._options.endpoint
+            if endpoint is not None and (fault := await tls_fault_of_url(endpoint)):
+                message = f"cannot write (bucket {self._options.place}): option endpoint: {fault}"
+                raise type(exc)(message) from exc
+            raise
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -99,7 +99,7 @@ def _run(load: Callable[[], Settings], checks_of: Callable[[Settings], Sequence[
     else:
         log.configure("error", loaded.log_format)
         findings.append(Finding("ok", "settings", "can be read"))
-        findings += run_loop(_make(checks_of(loaded)))
+        findings += run_loop(make_checks(checks_of(loaded)))
     print_table(("CHECK", "PART", "FINDING"), findings)
     wrong = [finding.part for finding in findings if finding.word == "wrong"]
     if wrong:
@@ -107,8 +107,8 @@ def _run(load: Callable[[], Settings], checks_of: Callable[[Settings], Sequence[
     return 1 if wrong else 0
 
 
-async def _make(checks: Sequence[Check]) -> list[Finding]:
-    """Makes all at once: what is slow holds up nobody. Imports come first, for they do."""
+async def make_checks(checks: Sequence[Check]) -> list[Finding]:
+    """Makes all side by side: what is slow holds up nobody. Imports come first, for they do."""
     looks = [_prepared(check) for check in checks]
     return await asyncio.gather(*(_found(check.name, look) for check, look in zip(checks, looks, strict=True)))
 

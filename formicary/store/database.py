@@ -1,6 +1,8 @@
 """The pool of connections, and the translation of drivers' errors at its edge."""
 
 import asyncio
+import re
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -68,7 +70,7 @@ def translated() -> Iterator[None]:
     except REFUSED_ERRORS as error:
         raise DataRefusedError(f"Postgres refuses a value: {error}") from error
     except AWAY_ERRORS as error:
-        raise UnavailableError(f"the database cannot be reached: {error or type(error).__name__}") from error
+        raise UnavailableError(f"the database cannot be reached: {_words(error)}") from error
     except UNABLE_ERRORS as error:
         raise UnavailableError(f"the database cannot carry out a statement: {error}") from error
     except asyncpg.TransactionRollbackError as error:
@@ -183,9 +185,20 @@ def _refused_login() -> Iterator[None]:
         asyncpg.InvalidAuthorizationSpecificationError,
         asyncpg.InvalidCatalogNameError,
         asyncpg.ClientConfigurationError,
+        ssl.SSLCertVerificationError,
         ValueError,
     ) as error:
-        raise LoginRefusedError(f"the database refuses FORMICARY_DATABASE_URL: {error}") from error
+        raise LoginRefusedError(f"the database refuses FORMICARY_DATABASE_URL: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    """Returns what the driver says, and what would be right where that does not follow from it."""
+    words = str(error) or type(error).__name__
+    if "rejected SSL upgrade" in words:
+        return f"{words}: it has no TLS, which sslmode asks for, or is no PostgreSQL server"
+    if "no encryption" in words:
+        return f"{words}: it may want TLS; write ?sslmode=require"
+    return re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no port", words)
 
 
 def columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:

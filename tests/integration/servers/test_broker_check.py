@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -191,6 +191,42 @@ def test_a_server_that_never_answers_is_not_waited_for(formicary: Command, silen
             assert ended.returncode == 1
             assert is_one_sentence(ended.stderr), ended.stderr
     assert time.monotonic() - began < FAST_S
+
+
+def test_a_url_and_a_server_that_differ_about_tls_are_told(formicary: Command, urls: dict[str, str]) -> None:
+    plain, secure = urls["URL"], urls.get("TLS_URL", urls.get("SCRAM_TLS_URL", ""))
+    without, with_tls = plain.partition("://")[0], secure.partition("://")[0]
+    certificates = {"redis": "?", "kafka": "?", "pulsar": "&"}[without] + "ca=" + _certificate(secure)
+    mistakes = [
+        (f"{without}://{secure.partition('://')[2]}", f"speaks TLS, and {without}:// is without; write {with_tls}://"),
+        (f"{with_tls}://{plain.partition('://')[2]}{certificates}", f"for a port without TLS write {without}://"),
+    ]
+    with ThreadPoolExecutor() as threads:
+        for ended, (_, words) in zip(
+            threads.map(lambda mistake: formicary("broker", "check", mistake[0]), mistakes), mistakes, strict=True
+        ):
+            assert ended.returncode == 1
+            assert is_one_sentence(ended.stderr), ended.stderr
+            assert words in ended.stderr
+
+
+def _certificate(url: str) -> str:
+    return dict(parse_qsl(urlsplit(url).query))["ca"]
+
+
+def test_more_copies_than_servers_are_told_with_what_would_do(formicary: Command, servers: Servers) -> None:
+    ended = formicary("broker", "check", servers.urls("kafka")["URL"] + "?replication=5")
+    assert ended.returncode == 1
+    assert is_one_sentence(ended.stderr), ended.stderr
+    assert "write replication=1" in ended.stderr
+
+
+def test_a_login_that_a_port_does_not_take_or_asks_for_is_told(formicary: Command, servers: Servers) -> None:
+    found = servers.urls("kafka")
+    ended = formicary("broker", "check", found["URL"].replace("://", "://alice:throw-away@"))
+    assert "takes no user and password" in ended.stderr
+    ended = formicary("broker", "check", "kafka://" + found["SASL_URL"].partition("@")[2].partition("?")[0])
+    assert "does this port ask for user and password" in ended.stderr
 
 
 def test_a_server_that_is_no_redis_is_told_in_a_sentence(formicary: Command, servers: Servers) -> None:
