@@ -193,6 +193,24 @@ def _url(*schemes: str, example: str) -> Callable[[str], str]:
     return read
 
 
+def _server(text: str) -> str:
+    example = "http://127.0.0.1:7777"
+    checked = _url("http", "https", example=example)(text)
+    try:
+        is_whole = bool(urlsplit(checked).hostname) and urlsplit(checked).port != 0
+    except ValueError:  # a port that is none
+        is_whole = False
+    if not is_whole:
+        raise ValueError(f"{hide_secrets(text)!r} names no host, or a port that is none; write it like {example}")
+    return checked
+
+
+def _token(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("it has characters that no token has, such as the end of a line")
+    return text
+
+
 def _seconds(least: float, most: float) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:
@@ -307,10 +325,10 @@ VARIABLES = (
     Variable(
         "FORMICARY_SERVER",
         "server",
-        _url("http", "https", example="http://127.0.0.1:7777"),
+        _server,
         "what the client commands talk to",
     ),
-    Variable("FORMICARY_TOKEN", "token", str, "token of the client commands"),
+    Variable("FORMICARY_TOKEN", "token", _token, "token of the client commands"),
     Variable("FORMICARY_LEASE_S", "lease_s", _seconds(0.5, 3600), "life of a queen's leases, in seconds"),
     Variable("FORMICARY_ANT_LEASE_S", "ant_lease_s", _seconds(1, 86400), "life of an ant's lease, in seconds"),
     Variable("FORMICARY_CACHE_LIMIT", "cache_limit", _size, "what the caches of one job type may take, such as 5GB"),

@@ -138,6 +138,8 @@ class Client:
         return response
 
     def _unreachable(self, error: Exception) -> UnavailableError:
+        if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+            return UnavailableError(f"cannot reach {self.server}: it speaks no TLS there; write http://")
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return UnavailableError(
             f"cannot reach {settings.hide_secrets(self.server)} ({reason}); is `formicary up` running there?"

@@ -15,6 +15,8 @@ def read_text(file: str) -> str:
     Raises:
         InvalidInputError: it cannot be read, or is not UTF-8.
     """
+    if not file:
+        raise InvalidInputError("FILE is empty; name a YAML file, or - for standard input")
     try:
         if file == "-":
             content = sys.stdin.buffer.read(_MOST_BYTES + 1)

@@ -80,7 +80,7 @@ message holds the changes of one job that were read together, as JSON Lines**: s
 
 The states of a job are `PENDING`, `READY`, `EXECUTING`, `PAUSED`, `MANUAL_APPROVAL_REQUIRED`, and at its end
 `COMPLETED`, `FAILED` or `CANCELLED`; a restart begins another attempt. Short states may be left out: what is
-published is what was committed.
+published is what was committed. `MANUAL_APPROVAL_REQUIRED` is kept for what waits for a person; nothing has it yet.
 """
 
 INNER_HEAD: Final = """

@@ -50,7 +50,7 @@ _HEAD_KEYS = {
     ),
     "task_events": Key(Flag(), "Publishes an event for each change of a task too.", default=False),
 }
-_TASKS = Key(ListOf(TaskKind(), min_items=1, max_items=MAX_TASKS), "The tasks.", is_required=True)
+_TASKS = Key(ListOf(TaskKind(), min_items=1, max_items=MAX_TASKS), "The list of tasks.", is_required=True)
 
 JOB_RECORD = Record(name="a job", keys={**_HEAD_KEYS, "tasks": _TASKS}, reserved=_RESERVED_JOB_KEYS)
 

@@ -345,7 +345,8 @@ class Record:
                 values[word] = key.kind.convert(each, (*path, word), problems)
         for word, key in self.keys.items():
             if key.is_required and word not in node.value:
-                problems.add(path, f'the key "{word}" is missing', key.description)
+                hint = f"write {word}: {key.description[:1].lower()}{key.description[1:].rstrip('.')}"
+                problems.add(path, f'the key "{word}" is missing', hint)
         return values
 
     def report_unknown(self, word: str, path: Path, problems: Problems) -> None:

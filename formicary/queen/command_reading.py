@@ -32,6 +32,8 @@ class Unreadable(NamedTuple):
 
 def read_command(body: bytes) -> Command | Unreadable:
     """Returns the command that a message holds. Never raises."""
+    if not body.strip():
+        return Unreadable(_refusal(Problem(message="the body is empty", hint="send one JSON object")))
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -26,6 +26,7 @@ _TITLES = {
     410: "Expired",
     413: "The body is too large",
     415: "Unsupported media type",
+    431: "The head of the request is too large",
     422: "The input is wrong",
     500: "Internal error",
     503: "Not available now",

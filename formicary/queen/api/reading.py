@@ -74,7 +74,7 @@ def job_request(content: bytes | msgspec.Raw) -> JobRequest:
         RequestError: 400 where the body is no JSON.
         InvalidInputError: naming the key that is wrong.
     """
-    return decode(_REQUEST, content)
+    return decode(_REQUEST, content, '{"job_type": "NAME"}')
 
 
 def batch(content: bytes) -> list[JobRequest | InvalidInputError]:
@@ -84,7 +84,7 @@ def batch(content: bytes) -> list[JobRequest | InvalidInputError]:
         RequestError: 400 where the body is no JSON.
         InvalidInputError: it is no batch.
     """
-    return [_item(raw) for raw in decode(_BATCH, content).jobs]
+    return [_item(raw) for raw in decode(_BATCH, content, '{"jobs": [{"job_type": "NAME"}]}').jobs]
 
 
 def _item(raw: msgspec.Raw) -> JobRequest | InvalidInputError:
@@ -96,19 +96,31 @@ def _item(raw: msgspec.Raw) -> JobRequest | InvalidInputError:
         return InvalidInputError(str(error))
 
 
-def decode(decoder: msgspec.json.Decoder[T], content: bytes | msgspec.Raw) -> T:
-    """Returns ``content`` decoded, its errors translated."""
+def decode(decoder: msgspec.json.Decoder[T], content: bytes | msgspec.Raw, example: str) -> T:
+    """Returns ``content`` decoded, its errors translated; ``example`` says what would be right."""
+    if not bytes(content).strip():
+        raise RequestError(400, "ERR_JSON", f"the body is empty; send JSON, such as {example}")
     try:
         return decoder.decode(content)
     except msgspec.ValidationError as error:
         match = _AT.fullmatch(str(error))
         message, path = match.groups() if match else (str(error), "")
-        problem = Problem(message=message, path=path)
-        raise InvalidInputError(f"{path}: {message}" if path else message, [problem]) from error
+        problem = Problem(message=message, path=path, hint=_hint(message, path, example))
+        raise InvalidInputError(": ".join(filter(None, (path, message))) + _behind(problem.hint), [problem]) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(400, "ERR_JSON", f"the body is no JSON: {error}") from error
+        raise RequestError(400, "ERR_JSON", f"the body is no JSON: {error}; send such as {example}") from error
     except RecursionError as error:
         raise RequestError(400, "ERR_JSON", "the body is nested too deeply") from error
+
+
+def _hint(message: str, path: str, example: str) -> str:
+    if "RFC3339" in message:
+        return "write it like 2030-01-31T06:00:00Z"
+    return "" if path else f"send JSON, such as {example}"
+
+
+def _behind(hint: str) -> str:
+    return f"; {hint}" if hint else ""
 
 
 def with_key(submission: JobRequest, request: web.Request) -> JobRequest:
@@ -201,4 +213,4 @@ def job_state(request: web.Request) -> JobState | None:
 
 def _query_error(name: str, message: str, hint: str) -> InvalidInputError:
     problem = Problem(path=f"?{name}", message=message, hint=hint)
-    return InvalidInputError(f"{name}: {message}" + (f"; {hint}" if hint else ""), [problem])
+    return InvalidInputError(f"{name}: {message}{_behind(hint)}", [problem])

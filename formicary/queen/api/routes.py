@@ -112,7 +112,7 @@ class Routes:
     async def restart(self, request: web.Request) -> web.StreamResponse:
         """Asks for the next attempt of an ended job."""
         content = await reading.body(request)
-        wanted = reading.decode(_RESTART, content) if content.strip() else RestartRequest()
+        wanted = reading.decode(_RESTART, content, '{"mode": "failed"}') if content.strip() else RestartRequest()
         return _json(wire.job_json(await self._manager.restart(request.match_info["job_id"], wanted)), 202)
 
     async def logs(self, request: web.Request) -> web.StreamResponse:

@@ -18,6 +18,7 @@ from formicary.queen.api import problems
 from formicary.queen.api.problems import RequestError
 from formicary.queen.api.reading import MAX_BODY_BYTES
 from formicary.queen.api.routes import Handler, Routes
+from formicary.queen.api.wire_protocol import Connection
 from formicary.queen.manager.manager import Manager
 from formicary.service import Service
 
@@ -73,23 +74,29 @@ class ApiServer(Service):
             shutdown_timeout=_SHUTDOWN_S,
         )
         await runner.setup()
+        server: asyncio.Server | None = None
         try:
-            await self._listen_on(runner)
+            server = await self._listen_on(runner)
             self.started.set()
             await asyncio.Event().wait()
         finally:
             closing.set()
+            if server is not None:
+                server.close()
             await runner.cleanup()
 
-    async def _listen_on(self, runner: web.AppRunner) -> None:
+    async def _listen_on(self, runner: web.AppRunner) -> asyncio.Server:
         host, port = self._listen
+        loop, manager = asyncio.get_running_loop(), runner.server
+        assert manager is not None, "the runner was set up"
         try:
-            await web.TCPSite(runner, host, port, backlog=1024).start()
+            server = await loop.create_server(lambda: Connection(manager, loop), host, port, backlog=1024)
         except OSError as error:
             raise _cannot_listen(self._listen, error) from error
-        bound = runner.addresses[0][1]
+        bound = server.sockets[0].getsockname()[1]
         self.address = f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
         log.info("api_listens", address=self.address)
+        return server
 
 
 def _cannot_listen(listen: tuple[str, int], error: OSError) -> InvalidInputError:

@@ -160,6 +160,7 @@ async def test_message_ids_that_begin_anew_with_the_process_are_no_keys_of_the_n
 
 GARBAGE: dict[str, tuple[object, str]] = {
     "no JSON": (b"\xff{", "the body is no JSON"),
+    "nothing": (b" \n", "the body is empty; send one JSON object"),
     "a list": ([1], "the body is no JSON object"),
     "nested": (b'{"type": "SubmitJob", "job_type": "two", "params": {"a": ' + b"[" * 100_000, "nested too deeply"),
     "no type": ({"job_type": "two"}, "type: is missing; use SubmitJob, CancelJob"),

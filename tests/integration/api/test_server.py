@@ -1,6 +1,9 @@
 """The server itself: routes, definitions, health, and whom it does not answer."""
 
+import asyncio
 import gzip
+import json
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -41,6 +44,47 @@ async def test_every_mistake_of_a_definition_is_listed_with_its_place(api: Api) 
     assert status == 422
     assert len(document["errors"]) == 2
     assert all(error["line"] and error["column"] and error["message"] for error in document["errors"])
+
+
+@pytest.mark.parametrize("body", [b"", b" \n"])
+@pytest.mark.parametrize(("path", "example"), [("jobs", "job_type"), ("jobs/batch", "jobs")])
+async def test_an_empty_body_is_told_with_what_would_be_one(api: Api, path: str, example: str, body: bytes) -> None:
+    status, document = await api.call("POST", f"/api/v1/{path}", data=body)
+
+    assert (status, document["code"]) == (400, "ERR_JSON")
+    assert f'the body is empty; send JSON, such as {{"{example}":' in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", 400, "ERR_HTTP", id="ssh"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "ERR_HTTP", id="tls"),
+        pytest.param(b"GET / HTTP/1.1\r\nno header\r\n\r\n", 400, "ERR_HTTP", id="header"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431, "ERR_TOO_LARGE", id="long header"),
+        pytest.param(b"GET /?" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 431, "ERR_TOO_LARGE", id="long address"),
+        pytest.param(
+            b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
+            415,
+            "ERR_BODY",
+            id="packing",
+        ),
+    ],
+)
+async def test_what_is_no_request_is_answered_by_a_problem_document(
+    front: QueenFront, sent: bytes, status: int, code: str
+) -> None:
+    address = urlsplit(front.server.address)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+
+    document = json.loads(body)
+    assert head.split()[1] == str(status).encode()
+    assert b"application/problem+json" in head
+    assert (document["status"], document["code"]) == (status, code)
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"a: [", b"- 1", b"a: \x00", b"&a [*a]"])
