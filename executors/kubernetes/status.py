@@ -9,7 +9,7 @@ import contextlib
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -56,8 +56,13 @@ CREATION: Final = "(creation)"
 SCHEDULING: Final = "(scheduling)"
 
 
-def end_of(pod: Pod) -> Outcome | ExecutorError | None:
-    """Returns how the attempt ended, or None while it can still go on."""
+def end_of(pod: Pod, *, is_wrapped: bool = False) -> Outcome | ExecutorError | None:
+    """Returns how the attempt ended, or None while it can still go on.
+
+    Args:
+        pod: its last known state.
+        is_wrapped: the main process was the wrapper, which said nothing of an end of its script.
+    """
     status = pod.get("status", {})
     reason, message = status.get("reason", ""), status.get("message", "")
     state = main_state(pod).get("terminated")
@@ -73,16 +78,33 @@ def end_of(pod: Pod) -> Outcome | ExecutorError | None:
         return disruption_of(pod) or StartFailedError(words)
     if state.get("exitCode") == 0:
         return exit_outcome(0)
-    return disruption_of(pod) or _end_of_main(state)
+    return disruption_of(pod) or _end_of_main(state, is_wrapped)
 
 
-def _end_of_main(state: dict[str, Any]) -> Outcome | ExecutorError:
+def _end_of_main(state: dict[str, Any], is_wrapped: bool) -> Outcome | ExecutorError:
     reason, code = state.get("reason", ""), int(state.get("exitCode", 255))
     if reason in _NOT_STARTED:
         return StartFailedError(f"the container's command cannot be run: {state.get('message', reason)}")
     if reason == "ContainerStatusUnknown":
         return ExecutorLostError("the node lost sight of the container; how the task ended is unknown")
+    if code == _KILLED_CODE and reason != _OUT_OF_MEMORY:
+        return _killed_without_reason(is_wrapped)
     return exit_outcome(code, has_memory_kills=reason == _OUT_OF_MEMORY)
+
+
+def _killed_without_reason(is_wrapped: bool) -> Outcome:
+    """Returns the outcome of a main process with the code of SIGKILL, of which the node says no more.
+
+    A node can lose sight of a kill for want of memory, the sooner the busier it is, and never says it later. Nothing in
+    a container can kill its first process; so where that was the wrapper, which ends by no such code, something outside
+    did. Other commands may give that code themselves.
+    """
+    if is_wrapped:
+        message = "the task's container was killed, as nodes do for want of memory, and its node does not say why"
+        return Outcome(Reason.OUT_OF_MEMORY, _KILLED_CODE, False, message=f"{message}; raise memory_limit")
+    outcome = exit_outcome(_KILLED_CODE)
+    hint = "not every node says so where that was for want of memory: perhaps raise memory_limit"
+    return replace(outcome, message=f"{outcome.message}; {hint}")
 
 
 def exit_outcome(code: int, *, has_memory_kills: bool = False) -> Outcome:

