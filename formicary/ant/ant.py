@@ -259,8 +259,7 @@ class Ant(Service):
         if not self.started.is_set():
             return
         await self._reporter.drained()
-        held = tuple(assignment.held() for assignment in unfinished)
-        await self.registration.leave(self.registration.incarnation, held)
+        await self.registration.leave(self.registration.incarnation, unfinished)
 
     def _on_answer(self, seen: HeartbeatsSeen) -> None:
         incarnation = self.registration.incarnation
@@ -319,7 +318,7 @@ class Ant(Service):
         await self._ended(unfinished)
         self._wardship.begin(new)
         self._is_between_lives = False
-        await self.registration.leave(old, tuple(assignment.held() for assignment in unfinished))
+        await self.registration.leave(old, unfinished)
         if not self._acceptance.is_draining:
             await self._announce()
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from executors.base import Offer
+from formicary.ant.assignments import Assignment, Phase
 from formicary.ant.config import AntConfig
 from formicary.bus import Bus, Outgoing
 from formicary.clock import Clock
 from formicary.events import topics
-from formicary.events.ants import AntLeft, AntRegistered, Held, WorkerOffer
+from formicary.events.ants import AntLeft, AntRegistered, WorkerOffer
 from formicary.ids import AntId, Incarnation, in_place, new_incarnation
 
 
@@ -93,7 +94,13 @@ class Registration:
         )
         await self._bus.publish([Outgoing(topics.ANTS, config.id, event)])
 
-    async def leave(self, incarnation: Incarnation, attempts: tuple[Held, ...]) -> None:
+    async def leave(self, incarnation: Incarnation, unfinished: Iterable[Assignment]) -> None:
         """Says that an incarnation is over and that none of its attempts runs."""
-        event = AntLeft(ant_id=self._config.id, incarnation=incarnation, attempts=attempts)
+        held = {assignment.held(): assignment.phase for assignment in unfinished}
+        event = AntLeft(
+            ant_id=self._config.id,
+            incarnation=incarnation,
+            attempts=tuple(held),
+            unbegun=tuple(one for one, phase in held.items() if phase is Phase.WAITING),
+        )
         await self._bus.publish([Outgoing(topics.ANTS, self._config.id, event)])

@@ -66,11 +66,15 @@ class AntHeartbeat(Event, frozen=True, kw_only=True, array_like=True, tag="AntHe
 
 
 class AntLeft(Event, frozen=True, kw_only=True, array_like=True, tag="AntLeft"):
-    """Ant or warden -> queens: this incarnation is over; the attempts named were killed or handed back."""
+    """Ant or warden -> queens: this incarnation is over; the attempts named were killed or handed back.
+
+    ``unbegun`` are those among them that waited for a slot: their tasks have nothing to do with the end of the ant.
+    """
 
     ant_id: AntId
     incarnation: Incarnation
     attempts: tuple[Held, ...] = ()
+    unbegun: tuple[Held, ...] = ()
 
 
 class HeartbeatsSeen(Event, frozen=True, kw_only=True, array_like=True, tag="HeartbeatsSeen"):

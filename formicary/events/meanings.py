@@ -8,6 +8,7 @@ MEANINGS: Final[dict[str, str]] = {
     "at": "Time of the change, RFC 3339 in UTC with microseconds",
     "attempt": "Dispatches of the task over the whole life of its job, from 1",
     "attempts": "Attempts that were killed or handed back",
+    "unbegun": "Those among the attempts that had not begun",
     "cache": "What became of the attempt's cache: key, hit, restored or miss, sizes; null where it has none",
     "code": "Why, stable; see the dead letters below",
     "command": "`SubmitJob` or `CancelJob`",

@@ -4,7 +4,7 @@ Nothing here is stored: ants register again whenever a queen asks. A lost incarn
 it is never answered again, only told so.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
@@ -32,6 +32,8 @@ BUSY_BACKOFF_S = 0.2
 #: again: its leases ended long ago, so it declines whatever it is sent.
 LOST_KEPT = 10_000
 LOST_TOLD = 100
+#: Lost incarnations of which it is remembered what had not begun: until their attempts are settled.
+UNBEGUN_KEPT = 100
 #: Requirements whose matching ants are remembered.
 _MATCHES_KEPT = 1000
 
@@ -125,6 +127,8 @@ class AntRegistry:
         self._matching: dict[Requirement, list[LiveAnt]] = {}
         #: Whether the loss counts, per lost incarnation; what was lost or asked about last is at the end.
         self._lost: dict[Incarnation, bool] = {}
+        #: Attempts that had not begun when their ant was lost, as far as ants said so.
+        self._unbegun: dict[Incarnation, frozenset[tuple[JobId, int, int]]] = {}
 
     def __len__(self) -> int:
         return len(self._ants)
@@ -197,9 +201,16 @@ class AntRegistry:
         ant = self._ants.get(incarnation)
         return ant is None or (since is not None and ant.received_at >= since)
 
-    def loss_counts(self, incarnation: Incarnation) -> bool:
-        """Says whether the loss of this incarnation counts towards ``ERR_ANT_LOST``."""
-        return self._lost.get(incarnation, True)
+    def note_unbegun(self, incarnation: Incarnation, attempts: Iterable[Held]) -> None:
+        """Takes the ant's word that these attempts of a lost incarnation had not begun."""
+        if unbegun := frozenset(held_key(held) for held in attempts):
+            self._unbegun[incarnation] = unbegun
+            if len(self._unbegun) > UNBEGUN_KEPT:
+                del self._unbegun[next(iter(self._unbegun))]
+
+    def loss_counts(self, incarnation: Incarnation, attempt: tuple[JobId, int, int]) -> bool:
+        """Says whether the loss of this incarnation counts towards ``ERR_ANT_LOST`` of an attempt's task."""
+        return self._lost.get(incarnation, True) and attempt not in self._unbegun.get(incarnation, ())
 
     def get(self, incarnation: Incarnation | None) -> LiveAnt | None:
         """Returns the live ant, if it is one."""

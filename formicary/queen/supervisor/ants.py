@@ -121,6 +121,7 @@ class AntDesk:
             case AntHeartbeat():
                 return self._heard(event)
             case AntLeft():
+                self._registry.note_unbegun(event.incarnation, event.unbegun)
                 self._lose(event.incarnation)
                 return True
             case LeasesReleased():

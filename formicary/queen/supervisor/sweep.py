@@ -55,7 +55,7 @@ class Sweep:
         for key, dispatch in shard.in_flight.items():
             ant = self._engine.registry.get(dispatch.incarnation)
             if ant is None:
-                doubtful[key] = self._engine.registry.loss_counts(dispatch.incarnation)
+                doubtful[key] = self._engine.registry.loss_counts(dispatch.incarnation, key)
             else:
                 self._repeat(shard, key, dispatch, ant)
         for key, incarnation in shard.inherited.items():
@@ -91,7 +91,7 @@ class Sweep:
         if ant is None:
             if registry.is_lost(incarnation) or self._is_long_silent(self._listening_since(), shard.taken_at):
                 registry.lose(incarnation)
-                doubtful[key] = registry.loss_counts(incarnation)
+                doubtful[key] = registry.loss_counts(incarnation, key)
             return
         ant.attempts.add(key)  # it may have registered after the shard was loaded
         if ant.epochs.get(shard.number) == shard.epoch and key not in ant.held:

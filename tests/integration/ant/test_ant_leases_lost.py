@@ -206,9 +206,25 @@ async def test_what_was_accepted_as_its_incarnation_ended_never_begins(
     ant._end_incarnation(old)
 
     (left,) = await listener.hear(AntLeft)
-    assert (left.incarnation, left.attempts) == (old, (Held(SHARD, owner.job_id, 0, 1),))
+    assert (left.incarnation, left.attempts, left.unbegun) == (old, (Held(SHARD, owner.job_id, 0, 1),), ())
     await ant._intake.idle()
     assert not (tmp_path / "ran").exists()
+
+
+async def test_what_waited_for_a_slot_as_the_ant_was_lost_is_given_away_as_not_begun(
+    make_ant: AntMaker, bus: Bus, listener: Listener
+) -> None:
+    ant = await make_ant(slots=1, prefetch=1)
+    owner = ScriptedOwner(bus, lambda: ant.registration.incarnation)
+    await owner.send(*(owner.dispatch(shell("sleep 60"), number) for number in range(2)))
+    await owner.report(TaskStarted, 0)
+
+    await owner.say(lost=(ant.registration.incarnation,))
+
+    (left,) = await listener.hear(AntLeft)
+    begun, waited = (Held(SHARD, owner.job_id, number, 1) for number in range(2))
+    assert set(left.attempts) == {begun, waited}
+    assert left.unbegun == (waited,)
 
 
 async def test_an_ant_that_was_counted_lost_begins_a_new_incarnation(

@@ -9,6 +9,7 @@ from formicary.queen.registry import LOST_KEPT, LOST_TOLD, AntRegistry, Requirem
 from tests.unit.queen.conftest import DUMMY, heartbeat, registered
 
 A = Incarnation("a@1")
+KEY = (JobId("job"), 0, 1)
 
 
 def attempts(count: int) -> set[tuple[JobId, int, int]]:
@@ -73,8 +74,8 @@ def test_a_loss_that_did_not_count_once_never_counts(ants: AntRegistry) -> None:
     ants.lose(A, counts=False)
     ants.lose(A)
 
-    assert not ants.loss_counts(A)
-    assert ants.loss_counts(Incarnation("other@1"))
+    assert not ants.loss_counts(A, KEY)
+    assert ants.loss_counts(Incarnation("other@1"), KEY)
 
 
 def test_answers_name_the_lost_that_were_heard_of_last(ants: AntRegistry) -> None:

@@ -103,6 +103,13 @@ def test_a_loss_that_does_not_count_settles_its_attempts_without_counting(swept:
     assert swept.shard.barriers[1].attempts == {KEY: False}
 
 
+def test_a_loss_counts_for_no_attempt_that_had_not_begun_as_its_ant_says(swept: Swept) -> None:
+    swept.registry.note_unbegun(A, held(KEY))
+    swept.registry.lose(A)
+    swept.look()
+    assert swept.shard.barriers[1].attempts == {KEY: False}
+
+
 async def test_a_barrier_that_the_broker_lost_is_sent_again_under_its_number(swept: Swept) -> None:
     swept.registry.lose(A)
     swept.look()
@@ -140,7 +147,7 @@ async def test_a_silent_ant_is_counted_lost_after_the_lease_and_margin(swept: Sw
     assert swept.sweep.count_lost() == []
     await swept.clock.advance(1.0)
     assert swept.sweep.count_lost() == [A]
-    assert swept.registry.loss_counts(A)
+    assert swept.registry.loss_counts(A, KEY)
 
 
 @pytest.mark.parametrize("since_s", [None, 50.0])
