@@ -14,7 +14,7 @@ from tests.simulation.world import Parts, Report, run
 
 ROOT = Path(__file__).parents[2]
 #: Of the batch that runs with every change; more: ``python -m tests.simulation --first N --count M``.
-FIRST, COUNT = 1, 300
+FIRST, COUNT = 1, 500
 PROCESSES = 2
 
 
