@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from brokers.base import Broker, Message
-from brokers.errors import BrokerUnavailableError
+from brokers.base import START, Broker, Message
+from brokers.errors import BrokerUnavailableError, PositionTrimmedError
 from brokers.registry import make_broker
 
 Rig = Any  # the fixtures' classes live in conftest, which cannot be imported
@@ -216,6 +216,26 @@ async def test_a_topic_deleted_underneath_is_used_on(server: Server, server_rig:
     await other.open()
     assert "after" in server_rig.bodies(await server_rig.read(other, topic, 1))
     await other.close()
+
+
+async def test_who_waits_for_a_log_that_is_deleted_underneath_hears_what_comes_after(
+    server: Server, server_rig: Rig
+) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await broker.publish(server_rig.messages(topic, "a", "b", "c"))
+    end = (await server_rig.read(broker, topic, 3))[-1].position
+    listener = await broker.subscribe([topic], None, "c")
+    waiting = asyncio.create_task(broker.read(topic, end, 10, PATIENCE_S))
+    await server.delete_underneath(topic)
+    async with asyncio.timeout(PATIENCE_S):
+        await publish_again_and_again(broker, server_rig.messages(topic, "after"))
+        try:
+            heard = await waiting
+        except PositionTrimmedError:  # on Kafka the new log counts from the beginning
+            heard = await broker.read(topic, START, 10, PATIENCE_S)
+        assert server_rig.bodies(heard) == ["after"]
+        while not await listener.receive(1, 0.2):  # what came in between it may have missed
+            await publish_again_and_again(broker, server_rig.messages(topic, "again"))
 
 
 async def publish_again_and_again(broker: Broker, messages: list[Message]) -> None:
