@@ -10,7 +10,8 @@ of the admin interface.
 - What nobody trims is kept for ``retention_s``, and of topics with groups or listeners for ten minutes, beside what the
   groups have yet to acknowledge; whoever uses a topic sees to that once a minute.
 - A rejected message comes back a tenth of a second late: the client collects rejections.
-- A topic that is deleted while others publish to it is made anew by their next message, and its keeper with it.
+- A topic that is deleted while others publish to it is made anew: by the server as long as one of them has a producer,
+  which ends half an hour after its last message; its keeper is made with their next message.
 - A consumer that stood still gets what was on its way to it, also where another has done it since.
 - The server counts rejections in its memory: after its restart a message has five of them again.
 - ``publish`` returns when the bookies have the message; for a loss of power they need ``journalSyncData=true``, their

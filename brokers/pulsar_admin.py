@@ -19,6 +19,7 @@ _TIMEOUT_S: Final = 6.0
 _BUSY: Final = 412
 _RACES: Final = 40
 _PAUSE_S: Final = 0.05
+_NOT_FOUND: Final = 404
 
 Place = tuple[int, int]
 """A ledger and an entry in it."""
@@ -95,10 +96,12 @@ class Admin:
         body = {"ledgerId": place[0], "entryId": place[1], "partitionIndex": -1, "isExcluded": False}
         await self._ask("POST", self._path(topic, f"subscription/{KEEPER}/resetcursor"), body, accept=(404, 412))
 
-    async def expire(self, topic: str, age_s: float) -> None:
-        """Lets the keeper go of everything older than ``age_s``."""
+    async def expire(self, topic: str, age_s: float) -> bool:
+        """Lets the keeper go of everything older than ``age_s``; says whether there is one."""
         path = self._path(topic, f"subscription/{KEEPER}/expireMessages/{max(1, int(age_s))}")
-        await self._ask("POST", path, accept=(404, 409, 412))
+        status, text = await self._request("POST", path, None)
+        self._check("POST", path, status, text, accept=(404, 409, 412))
+        return status != _NOT_FOUND
 
     async def backlog(self, topic: str, group: str) -> int:
         """Returns what a group has yet to acknowledge; of an unknown group, what the topic holds."""

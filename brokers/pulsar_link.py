@@ -34,6 +34,9 @@ SILENCE_S: Final = 1.0
 _WINDOW: Final = 500
 #: Time between two rounds of letting go of what is old, in seconds.
 _UPKEEP_S: Final = 60.0
+#: A producer that sent nothing for so long is closed, in seconds: a server makes a topic that was deleted anew for as
+#: long as somebody has one.
+_IDLE_S: Final = 1800.0
 _STOP_S: Final = 10.0
 
 #: Instead of a topic's ledger: the next message makes sure of its keeper.
@@ -55,6 +58,8 @@ class Link:
         self.admin = Admin(_admin_url(url), self.namespace, url.password, self._trust)
         self._client: Any = None
         self._producers: dict[str, asyncio.Future[Any]] = {}
+        #: Topic -> when its producer was used last, in seconds of the loop.
+        self._used_at: dict[str, float] = {}
         #: Topic -> the ledger that its server writes to, as far as this producer saw.
         self._ledgers: dict[str, int] = {}
         #: Topic -> how long it keeps what nobody trims, in seconds.
@@ -129,6 +134,7 @@ class Link:
         """Sends messages in their order and waits until the server has them."""
         with self.errors():
             topics = list({message.topic: None for message in messages})
+            self._used_at.update(dict.fromkeys(topics, asyncio.get_running_loop().time()))
             if len(topics) == 1:  # as most often: no task for what is there already
                 producers = {topics[0]: await self._producer(topics[0])}
             else:
@@ -202,6 +208,7 @@ class Link:
         await self._drop_producer(topic)
 
     async def _drop_producer(self, topic: str) -> None:
+        self._used_at.pop(topic, None)
         producer = self._producers.pop(topic, None)
         if producer is not None and producer.done() and not producer.cancelled() and producer.exception() is None:
             await good_bye(producer.result().close())
@@ -238,12 +245,20 @@ class Link:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(_UPKEEP_S)
+            await self._close_idle_producers()
             for topic, kept_s in list(self._kept_s.items()):
                 try:
-                    await self.admin.expire(topic, kept_s)
+                    is_there = await self.admin.expire(topic, kept_s)
                 except BrokerError as exc:
                     log.warning("pulsar_upkeep_failed", topic=topic, reason=str(exc))
                     break
+                if not is_there and topic not in self._producers and kept_s == self._retention_s:
+                    await self.forget(topic)
+
+    async def _close_idle_producers(self) -> None:
+        oldest = asyncio.get_running_loop().time() - _IDLE_S
+        for topic in [topic for topic, used_at in self._used_at.items() if used_at < oldest]:
+            await self._drop_producer(topic)
 
 
 class Pump:

@@ -1,9 +1,11 @@
 """What is Pulsar's own: the keeper of a topic, and its URLs."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from brokers import pulsar_link
 from brokers.errors import UnknownBrokerError
 from brokers.pulsar_link import Link
 from brokers.registry import make_broker
@@ -30,6 +32,23 @@ async def test_a_topic_made_anew_by_the_server_gets_its_keeper_with_the_first_me
     assert await link.admin.trimmed_up_to(topic) is not None
     await link.admin.close()
     assert server_rig.bodies(await server_rig.read(broker, topic, 1)) == ["after"]
+
+
+async def test_a_deleted_topic_stays_away_when_others_have_not_used_it_for_long(
+    server_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulsar_link, "_UPKEEP_S", 0.1)
+    monkeypatch.setattr(pulsar_link, "_IDLE_S", 0.5)
+    broker, other, topic = await server_rig.open(), await server_rig.open(), server_rig.topic()
+    for user in (broker, other):
+        await user.publish(server_rig.messages(topic, "a"))
+    async with asyncio.timeout(60):
+        # As long as the other has a producer, the server makes the topic anew at once.
+        while await broker.topics(topic):
+            await broker.delete_topic(topic)
+            await asyncio.sleep(1.0)
+    await other.publish(server_rig.messages(topic, "b"))
+    assert server_rig.bodies(await server_rig.read(broker, topic, 1)) == ["b"]
 
 
 @pytest.mark.parametrize(
