@@ -9,6 +9,7 @@ from formicary.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from formicary.artifacts.colonies import Marked
 
@@ -66,30 +67,49 @@ def forget(colony_id: ColonyArgument, artifacts_url: options.ArtifactsOption = N
 
 
 @app.command("new-id")
-def new_id(database_url: options.DatabaseOption = None) -> int:
+def new_id(database_url: options.DatabaseOption = None, home: options.HomeOption = None) -> int:
     """Make the copy of a database a colony of its own, before its first queen is started."""
-    from formicary import log, settings
+    from formicary import log
     from formicary.cli.serving import run_loop
-    from formicary.errors import InvalidInputError
+    from formicary.cli.unknown import load
+
+    log.configure("error", None)
+    loaded = load(database_url=database_url, home=home)
+    url = loaded.database_url
+    former, colony_id = run_loop(_renew_embedded(loaded.home) if url is None else _renew(url))
+    typer.echo(f"colony {former} is {colony_id} now" + (f", under {loaded.home}" if url is None else ""))
+    return 0
+
+
+async def _renew_embedded(home: "Path") -> tuple[str, str]:
+    """Starts the server of a home for the time that it takes."""
+    from formicary.errors import ConflictError, HomeHeldError, InvalidInputError
+    from formicary.home import HomeLock
+    from formicary.store.embedded import EmbeddedPostgres
+
+    if not (home / "postgres" / "data").is_dir():
+        raise InvalidInputError(f"there is no database under {home}; give --home, or --database-url for another one")
+    server = EmbeddedPostgres(home / "postgres")
+    try:
+        with HomeLock(home, "new-id"):
+            try:
+                return await _renew(await server.start())
+            finally:
+                await server.stop()
+    except HomeHeldError as error:
+        raise ConflictError(f"{error}: stop that first; its database gets a new id only while no queen runs") from error
+
+
+async def _renew(url: str) -> tuple[str, str]:
     from formicary.store.database import Database
     from formicary.store.identity import renew_colony_id
 
-    log.configure("error", None)
-    url = settings.load(database_url=database_url).database_url
-    if url is None:
-        raise InvalidInputError("FORMICARY_DATABASE_URL: which database? set it, or give --database-url")
     database = Database(url, min_size=1, max_size=1)
-
-    async def renew() -> tuple[str, str]:
-        try:
-            await database.open()
-            return await renew_colony_id(database)
-        finally:
-            await database.close()
-
-    former, colony_id = run_loop(renew())
-    typer.echo(f"colony {former} is {colony_id} now")
-    return 0
+    try:
+        await database.open()
+        return await renew_colony_id(database)
+    finally:
+        await database.close()
 
 
 def _with_store(artifacts_url: str | None, choose: "Callable[[list[Marked]], str] | None") -> "list[Marked]":

@@ -14,9 +14,12 @@ from formicary.artifacts.blobs import Blobs
 from formicary.artifacts.colonies import key_of, marked, put_mark
 from formicary.artifacts.local import LocalStore
 from formicary.artifacts.sweeping import Sweeper
+from formicary.home import HomeLock
 from formicary.ids import QueenId
 from formicary.store.database import Database
+from formicary.store.embedded import EmbeddedPostgres
 from formicary.store.leases import LeaseStore
+from formicary.store.migrations import migrate
 from formicary.store.references import References
 
 FORMICARY = Path(sys.executable).parent / "formicary"
@@ -94,3 +97,27 @@ async def test_a_database_without_a_colony_is_told_so(empty_url: str) -> None:
     refused = await formicary("new-id", "--database-url", empty_url)
     assert refused.returncode == 2
     assert "start a queen on it first" in refused.stderr
+
+
+async def test_the_database_of_a_home_gets_a_new_id_while_nothing_runs_on_it(tmp_path: Path) -> None:
+    home, server = tmp_path / "home", EmbeddedPostgres(tmp_path / "home" / "postgres")
+    absent = await formicary("new-id", "--home", str(home))
+    assert (absent.returncode, absent.stderr.startswith("formicary: there is no database under")) == (2, True)
+
+    database = Database(await server.start(), min_size=1, max_size=1)
+    try:
+        await database.open()
+        await migrate(database)
+        former = await References(database).colony_id()
+    finally:
+        await database.close()
+        await server.stop()
+    with HomeLock(home, "up"):
+        held = await formicary("new-id", "--home", str(home))
+    assert held.returncode == 2
+    assert "stop that first" in held.stderr
+
+    done = await formicary("new-id", "--home", str(home))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"colony {former} is ")
+    assert done.stdout.endswith(f" now, under {home}\n")
