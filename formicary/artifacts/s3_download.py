@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 #: Pieces that can be written at once.
 _PIECES_LIMIT: Final = 1024
-#: Of a part of a file.
-_PART_BYTES: Final = 8 * 1024 * 1024
-#: Parts of one file that are under way at once.
-_AT_ONCE: Final = 4
+#: Of a part of a file. Each is a request that has to be signed, and an answer that has to be parsed.
+_PART_BYTES: Final = 16 * 1024 * 1024
+#: Parts of one file that are under way at once. More of them write to the file in each other's way, and what they wrote
+#: has left the processor's cache when it is digested.
+_AT_ONCE: Final = 2
 
 _Pieces = AsyncGenerator[list[bytes], None]
 
