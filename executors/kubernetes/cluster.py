@@ -82,6 +82,8 @@ class Cluster:
         """
         if self._client is not None:
             return
+        if not self.is_inside:  # before the driver, whose import takes its time
+            await asyncio.to_thread(check_kubeconfig, self._kubeconfig)
         try:
             from kubernetes_asyncio.client import ApiClient, Configuration
         except ImportError as exc:
