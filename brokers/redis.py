@@ -130,6 +130,12 @@ class Link:
                 raise BrokerRefusedError(self.lifeline.url, text) from exc
             self.lifeline.lost(text)
             raise BrokerUnavailableError(self.lifeline.url, text) from exc
+        except RuntimeError as exc:
+            # uvloop's word for a write to a connection that was lost a moment ago; the driver passes it on.
+            if "handler is closed" not in str(exc):
+                raise
+            self.lifeline.lost(_words(exc))
+            raise BrokerUnavailableError(self.lifeline.url, _words(exc)) from exc
         self.lifeline.found()
 
     def oldest(self) -> int:
