@@ -97,7 +97,9 @@ class _TakesLateResults(Intake):
     def _finished(self, shard: LiveShard, event: Any, now: Any) -> None:
         live = shard.jobs.get(event.job_id)
         if live is not None:
-            event = msgspec.structs.replace(event, attempt=live.run.tasks[event.task_no].attempt)
+            cell = live.run.tasks[event.task_no]
+            incarnation = cell.incarnation or event.incarnation
+            event = msgspec.structs.replace(event, attempt=cell.attempt, incarnation=incarnation)
         super()._finished(shard, event, now)
 
 
