@@ -123,9 +123,9 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Where to PUT a file, and with which headers; without a URL it is in the artifact store already."""
+    """Where to PUT a file, and with which headers."""
 
-    url: str | None = None
+    url: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
 

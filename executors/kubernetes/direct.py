@@ -100,7 +100,7 @@ class DirectTransfer:
     async def fetch(self, work_path: str, inputs: Sequence[Input]) -> bool:
         """Has the container get artifacts; tells whether all of them are in its working directory, and whole."""
         words = [word for one in inputs for word in (one.sha256, "x" if one.is_executable else "-", one.name)]
-        configuration = "".join(_configuration(Upload(one.url)) for one in inputs)
+        configuration = "".join(_configuration(Upload(one.url or "")) for one in inputs)
         return await self._run(_FETCH, [work_path, *words], configuration) is not None
 
     async def send(self, work_path: str, patterns: Sequence[str], shortcut: Shortcut) -> list[str]:
@@ -154,7 +154,7 @@ class DirectTransfer:
 def _configuration(upload: Upload) -> str:
     """Returns what one call of curl reads."""
     lines: Iterable[str] = (
-        f"url = {_quoted(upload.url or '')}",
+        f"url = {_quoted(upload.url)}",
         *(f"header = {_quoted(f'{name}: {value}')}" for name, value in upload.headers.items()),
     )
     return "\n".join(lines) + "\n\n"

@@ -74,7 +74,7 @@ class Exchange:
             raise CollectFailedError(f"artifact {name!r} cannot be taken: the artifact store is a folder, without URLs")
         ref = ArtifactRef(name=name, sha256=sha256, size_bytes=size_bytes, is_executable=is_executable)
         self._offers[name] = (offer, ref)
-        return Upload() if offer.put is None else Upload(offer.put.url, offer.put.headers)
+        return Upload(offer.put.url, offer.put.headers)
 
     async def taken(self) -> tuple[ArtifactRef, ...]:
         """Returns what was announced, by name; all of it is in the store.

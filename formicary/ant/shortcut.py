@@ -101,10 +101,10 @@ class Shortcut:
         if not 0 < size_bytes <= _LARGEST_BYTES:
             return None
         try:
-            offer = await self._blobs.ask_for(Stored(sha256, size_bytes), self._holder, _UPLOAD_LIFE_S)
+            offer = await self._blobs.offer(Stored(sha256, size_bytes), self._holder, _UPLOAD_LIFE_S)
         except ArtifactError:
             return None
-        if offer is None or offer.put is None:
+        if offer is None:
             return None
         self._offers[name] = (offer, is_executable)
         return Upload(offer.put.url, offer.put.headers)

@@ -100,7 +100,7 @@ class Offer(NamedTuple):
 
     key: str
     content: Stored
-    put: SignedPut | None
+    put: SignedPut
 
 
 class Blobs:
@@ -136,17 +136,11 @@ class Blobs:
     async def offer(self, content: Stored, holder: Holder, expires_s: float) -> Offer | None:
         """Returns how somebody else can store a content for an attempt; None where the store has no URLs.
 
+        It is stored also if it is there: who knows a digest only would else be given what others stored. Of equal
+        copies sweeping leaves one.
+
         Raises:
             ArtifactMissingError: nothing can have this digest.
-        """
-        if await self.claim(content.sha256, holder):
-            return Offer(new_key(content.sha256, holder), content, None)
-        return await self.ask_for(content, holder, expires_s)
-
-    async def ask_for(self, content: Stored, holder: Holder, expires_s: float) -> Offer | None:
-        """As ``offer``, of somebody who is to prove that they have the content: it is stored also if it is there.
-
-        Who knows a digest only would else be given what others stored. Of equal copies sweeping leaves one.
         """
         key = new_key(content.sha256, holder)
         put = await self.store.presign_put(key, expires_s, content.sha256)
@@ -159,8 +153,6 @@ class Blobs:
             ArtifactMissingError: nobody stored it.
             ArtifactCorruptError: it is something else; what was stored for this offer is deleted.
         """
-        if offer.put is None:
-            return await self.store.verify(await self._copy(offer.content.sha256), offer.content)
         try:
             await self.store.verify(offer.key, offer.content)
         except ArtifactCorruptError:

@@ -23,7 +23,7 @@ from formicary.bus import Bus
 from formicary.clock import SystemClock
 from formicary.events.orders import Fetch, Order
 from formicary.events.tasks import TaskFinished
-from formicary.ids import AntId
+from formicary.ids import AntId, JobId
 from formicary.model.definition import ArtifactsPolicy, ArtifactWhen
 from formicary.model.holders import Holder
 from formicary.model.jobs import ArtifactRef
@@ -134,8 +134,7 @@ async def test_a_worker_gets_inputs_and_leaves_artifacts_by_urls(
 
     upload = await far.announce("out/made", is_executable=True)
     assert (upload["type"], upload["name"], upload["refusal"], await put(upload)) == ("upload", "out/made", None, 200)
-    again = await far.announce("copy")
-    assert (again["url"], again["refusal"]) == (None, None)
+    assert await put(await far.announce("copy")) == 200
     end = await far.end()
 
     assert {ref.name: (ref.sha256, ref.is_executable) for ref in end.artifacts} == {
@@ -157,10 +156,22 @@ async def test_what_was_announced_and_never_stored_fails_the_task(far: Far, buck
         await anext(Blobs(bucket).get(SHA256))
 
 
-async def test_a_wrong_size_of_what_is_there_already_fails_the_task(far: Far) -> None:
+async def test_who_knows_only_the_digest_of_what_others_stored_is_not_given_it(
+    far: Far, bucket: ArtifactStore, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(CONTENT)
+    await Blobs(bucket).add(tmp_path / "secret", Holder(JobId("another"), 0, 1))
+    await far.begin()
+    assert (await far.announce("made"))["url"] is not None
+    end = await far.end()
+    assert (end.error_code, end.artifacts) == ("ERR_ARTIFACT", ())
+    assert "made: was announced, but its content was not stored" in (end.error_message or "")
+
+
+async def test_a_wrong_size_fails_the_task(far: Far) -> None:
     await far.begin()
     assert await put(await far.announce("made")) == 200
-    assert (await far.announce("again", size_bytes=1))["url"] is None
+    assert await put(await far.announce("again", size_bytes=1)) == 200
     end = await far.end()
     assert (end.error_code, end.artifacts) == ("ERR_ARTIFACT", ())
     assert "again: cannot be taken" in (end.error_message or "")
