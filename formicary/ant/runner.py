@@ -138,7 +138,7 @@ class Runner:
                 await self._interruptible(assignment, cache.restore())
             outcome = await self._execute(assignment, folder, sink, cache)
             if cache is not None and outcome.is_success:
-                await self._interruptible(assignment, cache.store())
+                await self._interruptible(assignment, cache.store(), outcome)
             return await self._collect(assignment, folder, sink, outcome)
         except StoppedError:
             reason = assignment.stop_reason or Reason.CANCELLED
@@ -198,9 +198,9 @@ class Runner:
         collect = partial(assignment.executor.collect, run, with_results=has_artifacts)
         try:
             if cache is not None and outcome.is_success and cache.paths:
-                await self._interruptible(assignment, _with_cache(collect, paths, cache))
+                await self._interruptible(assignment, _with_cache(collect, paths, cache), outcome)
             else:
-                await self._interruptible(assignment, collect(paths))
+                await self._interruptible(assignment, collect(paths), outcome)
         except ExecutorError as exc:
             if outcome.is_success:
                 raise
@@ -260,7 +260,7 @@ class Runner:
         self, assignment: Assignment, folder: AttemptFolder, sink: AttemptLog, outcome: Outcome
     ) -> tuple[ArtifactRef, ...]:
         try:
-            return await self._interruptible(assignment, self._select_and_store(assignment, folder, sink))
+            return await self._interruptible(assignment, self._select_and_store(assignment, folder, sink), outcome)
         except TransferError as exc:
             if outcome.is_success:
                 raise
@@ -279,7 +279,13 @@ class Runner:
             await sink.note(f"artifacts.paths: nothing matches {pattern!r}")
         return await self._transfer.store(assignment.key, selection, folder.path(), sent)
 
-    async def _interruptible(self, assignment: Assignment, work: Coroutine[Any, Any, T]) -> T:
+    async def _interruptible(
+        self, assignment: Assignment, work: Coroutine[Any, Any, T], outcome: Outcome | None = None
+    ) -> T:
+        """Moves files until a stop; does not begin after one, unless to save what a stopped or failed run left."""
+        if assignment.stop_reason is Reason.CANCELLED and (outcome is None or outcome.is_success):
+            work.close()
+            raise StoppedError
         task = asyncio.ensure_future(work)
         assignment.transfer = task
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from executors.base import Attempt, Run, Sink
+from executors.base import Attempt, Outcome, Reason, Run, Sink
 from executors.errors import CollectFailedError, ExecutorError, ImageError, ServiceError
 from executors.shell import ShellExecutor
 from executors.testing import LazyFolder
@@ -38,6 +38,10 @@ class FarShell(ShellExecutor):
         self.is_stuck = asyncio.Event()
         self.error: ExecutorError | None = None
         self.hangs = False
+        self.told_to_stop = asyncio.Event()
+        self.has_ended = asyncio.Event()
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
         self.over: asyncio.Queue[Sequence[str]] = asyncio.Queue()
 
     def lives_over(self, lives: Sequence[str]) -> None:
@@ -53,6 +57,16 @@ class FarShell(ShellExecutor):
         environment = {**attempt.environment, **far}
         run = await super().start(replace(attempt, folder=self.folder, environment=environment), sink)
         return Run(attempt, sink, run.handle)
+
+    async def wait(self, run: Run) -> Outcome:
+        outcome = await super().wait(run)
+        self.has_ended.set()
+        await self.goes_on.wait()
+        return outcome
+
+    async def stop(self, run: Run, grace_s: float, reason: Reason) -> None:
+        await super().stop(run, grace_s, reason)
+        self.told_to_stop.set()
 
     async def collect(self, run: Run, paths: Sequence[str], *, with_results: bool) -> None:
         self.collected.append((tuple(paths), with_results))
@@ -176,6 +190,21 @@ async def test_a_stop_ends_the_bringing_back_too(owner: ScriptedOwner, far: FarS
     await owner.send(owner.cancel())
 
     assert (await owner.finished()).reason == "cancelled"
+
+
+async def test_a_stop_between_the_end_and_the_bringing_back_is_not_forgotten(
+    owner: ScriptedOwner, far: FarShell
+) -> None:
+    far.hangs = True
+    far.goes_on.clear()
+    await owner.send(owner.dispatch(shell("true")))
+    await far.has_ended.wait()
+
+    await owner.send(owner.cancel())
+    await far.told_to_stop.wait()
+    far.goes_on.set()
+
+    assert ((await owner.finished()).reason, far.collected) == ("cancelled", [])
 
 
 async def test_every_life_of_an_ant_names_the_place_of_its_executor(
