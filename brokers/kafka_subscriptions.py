@@ -66,6 +66,8 @@ class Member(HoldingSubscription):
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=min(1000, session_ms // 3),
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+            # A topic that is gone is taken from its member; only this look brings it back when it was made anew.
+            metadata_max_age_ms=int(_LOOK_EVERY_S * 1000),
             # The driver keeps what was assigned in the class: members of one process must not share it.
             partition_assignment_strategy=(type("Assignor", (StickyPartitionAssignor,), {}),),
         )
@@ -74,7 +76,7 @@ class Member(HoldingSubscription):
         #: Those of them that know what was committed before the last assignment.
         self._current: set[str] = set()
         self._assignment = 0
-        #: Topics with a commit of this member since the last assignment.
+        #: Topics of which there was a commit since the last assignment.
         self._committed: set[str] = set()
         self._next_look_at = 0.0
         self._updating = asyncio.Lock()
@@ -110,9 +112,12 @@ class Member(HoldingSubscription):
             if topic in self._current:
                 return
             ledger = self._ledgers.get(topic) or Ledger(0)
-            ledger.merge(await committed(self._link, topic, self._group) or Ledger(0))
+            found = await committed(self._link, topic, self._group)
+            ledger.merge(found or Ledger(0))
             await self._skip_what_is_gone(place, ledger)
             if assignment == self._assignment:
+                if found is not None:
+                    self._committed.add(topic)
                 self._ledgers[topic] = ledger
                 self._current.add(topic)
                 done = {key for key in self._owned if key[0] == topic and ledger.is_done(int(str(key[1])))}

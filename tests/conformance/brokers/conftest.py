@@ -70,6 +70,8 @@ class ServerBackend(Backend):
             admin = AIOKafkaAdminClient(bootstrap_servers=self.url.partition("://")[2].partition("?")[0])
             await admin.start()
             await admin.delete_topics([topic])
+            while topic in await admin.list_topics():  # until then what is published goes down with it
+                pass
             await admin.close()
             return
         broker = self.connect()

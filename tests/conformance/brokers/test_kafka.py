@@ -1,6 +1,7 @@
 """What is Kafka's own: a group's progress, and topics that others made."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,6 +29,22 @@ async def admin(server: Server) -> AsyncIterator[Any]:
     await client.start()
     yield client
     await client.close()
+
+
+async def test_a_member_that_lost_its_topic_hears_of_the_one_made_anew(
+    server: Server, server_rig: Rig, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    member = await broker.subscribe([topic], "g", "c")
+    await broker.publish(server_rig.messages(topic, "before"))
+    await member.ack(await server_rig.receive(member, 1))
+    monkeypatch.setattr(member, "_next_look_at", math.inf)  # the race that the look may lose
+    await server.delete_underneath(topic)
+    async with asyncio.timeout(20):
+        while member._consumer.assignment():
+            await member.receive(1, 0.1)
+    await broker.publish(server_rig.messages(topic, "after"))
+    assert server_rig.bodies(await server_rig.receive(member, 1)) == ["after"]
 
 
 async def committed(admin: Any, topic: str) -> int:
