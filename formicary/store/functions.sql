@@ -22,11 +22,13 @@ BEGIN
         FROM unnest(p_id, p_job_type_id, p_definition_id, p_expects_newest) WITH ORDINALITY
             AS u (id, job_type_id, definition_id, expects_newest, place)
         JOIN job_types t ON t.id = u.job_type_id;
-    INSERT INTO idempotency_keys (key, body_sha256, job_id)
-        SELECT DISTINCT ON (u.key) u.key, u.body_sha256, u.id
-        FROM unnest(p_key, p_body_sha256, p_id, v_stale) WITH ORDINALITY AS u (key, body_sha256, id, is_stale, place)
-        WHERE u.key IS NOT NULL AND NOT u.is_stale ORDER BY u.key, u.place
-        ON CONFLICT DO NOTHING;
+    IF array_remove(p_key, NULL) <> '{}' THEN
+        INSERT INTO idempotency_keys (key, body_sha256, job_id)
+            SELECT DISTINCT ON (u.key) u.key, u.body_sha256, u.id
+            FROM unnest(p_key, p_body_sha256, p_id, v_stale) WITH ORDINALITY AS u (key, body_sha256, id, is_stale, place)
+            WHERE u.key IS NOT NULL AND NOT u.is_stale ORDER BY u.key, u.place
+            ON CONFLICT DO NOTHING;
+    END IF;
     WITH created AS (
         INSERT INTO jobs (id, job_type_id, definition_id, shard, state, priority, due_at, scheduled_at, created_at,
             user_name, params, labels, rendered_source)
@@ -136,8 +138,8 @@ CREATE FUNCTION journal_commit(
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
     SET enable_seqscan = off SET jit = off AS $$
 DECLARE
+    fenced bigint;
     lost integer[];
-    is_used boolean;
     refused uuid[];
 BEGIN
     IF p_leader_epoch IS NOT NULL THEN
@@ -147,22 +149,24 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT array_agg(u.shard) FILTER (WHERE l.epoch IS DISTINCT FROM u.epoch),
-           bool_or(l.mark_incarnation = p_incarnation AND l.mark_batch >= p_batch)
-        INTO lost, is_used
-        FROM unnest(s_shard, s_epoch) AS u (shard, epoch)
-        LEFT JOIN (SELECT * FROM leases WHERE leases.shard = ANY (s_shard) ORDER BY shard FOR NO KEY UPDATE) AS l
-            ON l.shard = u.shard;
-    IF lost IS NOT NULL THEN
-        RAISE EXCEPTION 'shards lost' USING ERRCODE = 'FM001', DETAIL = array_to_string(lost, ',');
-    END IF;
-    IF is_used THEN
-        RAISE EXCEPTION 'batch number used' USING ERRCODE = 'FM003';
+    IF cardinality(s_shard) > 1 THEN -- two batches with the same shards take turns
+        PERFORM FROM leases WHERE shard = ANY (s_shard) ORDER BY shard FOR NO KEY UPDATE;
     END IF;
     UPDATE leases l SET mark_incarnation = p_incarnation, mark_batch = p_batch,
             results_position = coalesce(u.results, l.results_position),
             launch_position = coalesce(u.launch, l.launch_position)
-        FROM unnest(s_shard, s_results, s_launch) AS u (shard, results, launch) WHERE l.shard = u.shard;
+        FROM unnest(s_shard, s_epoch, s_results, s_launch) AS u (shard, epoch, results, launch)
+        WHERE l.shard = u.shard AND l.epoch = u.epoch
+            AND (l.mark_incarnation = p_incarnation AND l.mark_batch >= p_batch) IS NOT TRUE;
+    GET DIAGNOSTICS fenced = ROW_COUNT;
+    IF fenced <> cardinality(s_shard) THEN
+        SELECT array_agg(u.shard) INTO lost FROM unnest(s_shard, s_epoch) AS u (shard, epoch)
+            LEFT JOIN leases l ON l.shard = u.shard WHERE l.epoch IS DISTINCT FROM u.epoch;
+        IF lost IS NOT NULL THEN
+            RAISE EXCEPTION 'shards lost' USING ERRCODE = 'FM001', DETAIL = array_to_string(lost, ',');
+        END IF;
+        RAISE EXCEPTION 'batch number used' USING ERRCODE = 'FM003';
+    END IF;
 
     IF cardinality(p_claims) > 0 THEN
         SELECT array_agg(c.id) INTO refused FROM unnest(p_claims) AS c (id)
@@ -223,12 +227,15 @@ LANGUAGE plpgsql AS $$
 DECLARE
     full_types bigint[];
 BEGIN
-    PERFORM FROM job_types WHERE id = ANY (r_job_type_id) ORDER BY id FOR NO KEY UPDATE;
-    UPDATE job_types t SET running_count = t.running_count + u.delta
-        FROM unnest(r_job_type_id, r_delta) AS u (id, delta) WHERE t.id = u.id;
-    SELECT array_agg(t.id) INTO full_types
-        FROM unnest(r_job_type_id, r_delta) AS u (id, delta) JOIN job_types t ON t.id = u.id
-        WHERE u.delta > 0 AND t.running_count > t.max_concurrency;
+    IF cardinality(r_job_type_id) > 1 THEN -- two calls with the same types take turns
+        PERFORM FROM job_types WHERE id = ANY (r_job_type_id) ORDER BY id FOR NO KEY UPDATE;
+    END IF;
+    WITH changed AS (
+        UPDATE job_types t SET running_count = t.running_count + u.delta
+            FROM unnest(r_job_type_id, r_delta) AS u (id, delta) WHERE t.id = u.id
+            RETURNING t.id, u.delta, t.running_count, t.max_concurrency
+    )
+    SELECT array_agg(id) INTO full_types FROM changed WHERE delta > 0 AND running_count > max_concurrency;
     IF full_types IS NOT NULL THEN
         RAISE EXCEPTION 'max_concurrency reached' USING ERRCODE = 'FM002', DETAIL = coalesce((
             SELECT string_agg(id::text, ',') FROM jobs

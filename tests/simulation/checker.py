@@ -48,10 +48,12 @@ class Checker:
 
     Args:
         slots: of each ant.
+        lease_s: of an ant.
     """
 
-    def __init__(self, trace: Trace, slots: dict[str, int]) -> None:
+    def __init__(self, trace: Trace, slots: dict[str, int], lease_s: float) -> None:
         self._trace = trace
+        self._lease_s = lease_s
         self._slots = slots
         self._books = _Books()
         self.now = 0.0
@@ -117,7 +119,9 @@ class Checker:
                 books.left_at.setdefault(event.incarnation, self.now)
                 return f"AntLeft {event.incarnation}"
             case AntHeartbeat():
-                books.heard_at[event.incarnation] = self.now
+                # After a lease of silence the incarnation is over: what still arrives of it tells nothing.
+                if self.now - books.heard_at.get(event.incarnation, self.now) <= self._lease_s:
+                    books.heard_at[event.incarnation] = self.now
                 return f"AntHeartbeat {event.incarnation} {event.sequence} holds {len(event.held)}"
         key_of = getattr(event, "task_no", None)
         detail = "" if key_of is None else " " + name((event.job_id, event.task_no, event.attempt))  # type: ignore[attr-defined]  # events of attempts

@@ -21,7 +21,7 @@ from tests.simulation.broker import LogServer
 from tests.simulation.chaos import CHAOS_END_S, Chaos
 from tests.simulation.checker import Checker
 from tests.simulation.database import MemoryDatabase
-from tests.simulation.hosts import AntHost, Host, QueenHost
+from tests.simulation.hosts import ANT_LEASE_S, AntHost, Host, QueenHost
 from tests.simulation.loop import EPOCH, BusyLoopError, Life, Process, VirtualLoop
 from tests.simulation.machine import Machine
 from tests.simulation.network import Weather
@@ -120,7 +120,7 @@ class World:
         self.accepted: set[JobId] = set()
         self.topics_are_dear = rng.random() < 0.3
         slots: dict[str, int] = {}
-        self.checker = Checker(self.trace, slots)
+        self.checker = Checker(self.trace, slots, ANT_LEASE_S)
         self.server = LogServer(self.loop, self.weather, self._appended)
         self.database = parts.database(SHARDS, self._database_time)
         self.database.checker = self.checker
