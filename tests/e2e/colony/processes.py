@@ -136,6 +136,23 @@ class Queen(Node):
             return [json.loads(line) for line in answer]
 
 
+class Patience:
+    """Has an end, which moves away as long as there is an excuse."""
+
+    def __init__(self, seconds: float, is_excused: Callable[[], bool]) -> None:
+        self._seconds = seconds
+        self._is_excused = is_excused
+        self._end = time.monotonic() + seconds
+
+    def is_over(self) -> bool:
+        """Says whether ``seconds`` have passed since there was an excuse."""
+        now = time.monotonic()
+        if self._is_excused():
+            self._end = now + self._seconds
+            return False
+        return now >= self._end
+
+
 class Colony:
     """Two queens and three ants, or as many as asked for, on given servers."""
 
@@ -162,6 +179,8 @@ class Colony:
             "FORMICARY_LOG_FORMAT": "json",
         }
         self.slots = slots
+        #: Says whether a colony may stand still now, because what it waits for is away; waiting is not counted then.
+        self.is_excused: Callable[[], bool] = lambda: False
         self.queens: dict[str, Queen] = {}
         self.ants: dict[str, Node] = {}
         for number in range(1, queens + 1):
@@ -219,8 +238,9 @@ class Colony:
     def until(self, claim: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> float:
         """Returns the seconds until the claim held; fails with the ends of the logs when the time is up."""
         began = time.monotonic()
+        patience = Patience(timeout_s, self.is_excused)
         while not claim():
-            assert time.monotonic() < began + timeout_s, f"waited {timeout_s} s until {what}\n{self.tails()}"
+            assert not patience.is_over(), f"waited {timeout_s} s until {what}\n{self.tails()}"
             time.sleep(0.02)
         return time.monotonic() - began
 
@@ -246,7 +266,7 @@ class Colony:
 
         An answer that is none of success, ``refusals`` and a 503 that says when to come again is a failure.
         """
-        deadline = time.monotonic() + PATIENCE_S
+        patience = Patience(PATIENCE_S, self.is_excused)
         while True:
             for queen in [queen for queen in self.queens.values() if queen.is_ready]:
                 try:
@@ -258,7 +278,7 @@ class Colony:
                         raise AssertionError(f"{method} {path}: {error.code} {error.read()!r}") from error
                 except Problem:
                     continue
-            assert time.monotonic() < deadline, f"no queen answers {method} {path}\n{self.tails()}"
+            assert not patience.is_over(), f"no queen answers {method} {path}\n{self.tails()}"
             time.sleep(0.05)
 
 
