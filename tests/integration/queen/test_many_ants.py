@@ -1,5 +1,7 @@
 """One queen, several ants: what waits is spread over their slots."""
 
+import asyncio
+import importlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -17,12 +19,11 @@ FOLDER = str(Path(__file__).parent)
 StartAnt = Callable[[str, int], Awaitable[None]]
 
 
-def resting(count: int) -> str:
-    """Returns a job of ``count`` tasks of half a second each."""
-    tasks = "\n".join(
-        f"  - {{task_type: t{n}, method: PYTHON, function: 'queen_functions:rest'}}" for n in range(count)
-    )
-    return f"job_type: resting\ntasks:\n{tasks}\n"
+def meeting(name: str, count: int, at_once: int) -> str:
+    """Returns a job of ``count`` tasks, none of which ends before ``at_once`` of them run."""
+    call = f"method: PYTHON, function: 'queen_functions:meet', args: [{name}, {at_once}]"
+    tasks = "\n".join(f"  - {{task_type: t{n}, {call}}}" for n in range(count))
+    return f"job_type: meeting\ntasks:\n{tasks}\n"
 
 
 def by_ant(job: JobView) -> Counter[str]:
@@ -45,25 +46,29 @@ async def apart(warm_home: Path, tmp_path: Path) -> AsyncIterator[tuple[Any, Sta
         yield queen.manager, start_ant
 
 
-async def test_a_few_tasks_are_spread_over_all_slots(apart: tuple[Any, StartAnt]) -> None:
+async def test_a_few_tasks_are_spread_over_all_slots(apart: tuple[Any, StartAnt], tmp_path: Path) -> None:
     manager, start_ant = apart
     for name, slots in (("small", 2), ("large", 6)):
         await start_ant(name, slots)
-    await manager.save_definition(resting(8))
+    await manager.save_definition(meeting(tmp_path.name, 8, at_once=8))
 
-    job = await manager.wait_for_end((await manager.submit(JobRequest(job_type="resting"))).job.id, 30)
+    job = await manager.wait_for_end((await manager.submit(JobRequest(job_type="meeting"))).job.id, 60)
 
     assert by_ant(job) == {"small": 2, "large": 6}
 
 
-async def test_what_waits_at_a_busy_ant_moves_to_one_that_comes_later(apart: tuple[Any, StartAnt]) -> None:
+async def test_what_waits_at_a_busy_ant_moves_to_one_that_comes_later(
+    apart: tuple[Any, StartAnt], tmp_path: Path
+) -> None:
     manager, start_ant = apart
     await start_ant("first", 1)
-    await manager.save_definition(resting(12))
-    submitted = await manager.submit(JobRequest(job_type="resting"))
+    await manager.save_definition(meeting(tmp_path.name, 12, at_once=11))
+    submitted = await manager.submit(JobRequest(job_type="meeting"))
+    its_meeting = importlib.import_module("queen_functions").meetings[tmp_path.name]
+    assert await asyncio.to_thread(its_meeting.anybody_came.wait, 30)
     await start_ant("second", 10)
 
-    job = await manager.wait_for_end(submitted.job.id, 30)
+    job = await manager.wait_for_end(submitted.job.id, 60)
 
     assert job.state == "COMPLETED"
     assert by_ant(job)["second"] > by_ant(job)["first"] > 0
