@@ -79,10 +79,10 @@ class Up:
             assert time.monotonic() < deadline, f"waited {timeout_s} s until {what}:\n{self.log()[-4000:]}"
             time.sleep(0.01)
 
-    def call(self, method: str, path: str, body: bytes | None = None) -> Any:
-        """Returns the JSON answer of the API."""
+    def call(self, method: str, path: str, body: bytes | None = None, wait_s: int = 0) -> Any:
+        """Returns the JSON answer of the API, which may take ``wait_s`` to come."""
         request = urllib.request.Request(f"http://127.0.0.1:{self._port}/api/v1{path}", body, method=method)
-        with urllib.request.urlopen(request, timeout=40) as answer:
+        with urllib.request.urlopen(request, timeout=wait_s + 40) as answer:
             return json.loads(answer.read())
 
     def exchange(self, method: str, path: str, body: bytes | None = None, key: str | None = None) -> Answer:
@@ -113,7 +113,7 @@ class Up:
 
     def job(self, job_id: str, wait_s: int = 0) -> Any:
         """Returns a job, once it is terminal or ``wait_s`` passed."""
-        return self.call("GET", f"/jobs/{job_id}" + (f"?wait_s={wait_s}" if wait_s else ""))
+        return self.call("GET", f"/jobs/{job_id}" + (f"?wait_s={wait_s}" if wait_s else ""), wait_s=wait_s)
 
 
 def run_command(environment: dict[str, str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,8 @@ import pytest
 
 pytestmark = pytest.mark.timeout(240)
 
-#: What a start after ``kill -9`` may take; the median counts, because the machine does other things too.
+#: What a start after ``kill -9`` may take; the median counts, because the machine does other things too. Where already
+#: an orderly start takes long, it is twice that.
 READY_AGAIN_S = 3.0
 
 #: Each task notes its start and end in a ledger; `open`/`close` pairs show what ran when.
@@ -43,6 +44,7 @@ def completed(job: Any) -> set[str]:
 def test_a_job_survives_a_kill_at_each_of_its_steps(up: Any, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     up.start()
+    orderly_s = [start_again_s(up)]
     job_id = up.submit(definition(ledger))
     done_before: dict[str, int] = {}
     restarts_s = []
@@ -60,8 +62,15 @@ def test_a_job_survives_a_kill_at_each_of_its_steps(up: Any, tmp_path: Path) -> 
     for name, runs in done_before.items():
         assert sum(line.startswith(f"open {name} ") for line in lines(ledger)) == runs, f"{name} ran again"
     assert all(task["error_code"] is None and task["retries_used"] == 0 for task in job["tasks"])
-    assert median(restarts_s) < READY_AGAIN_S, restarts_s
     assert_no_two_at_once(lines(ledger))
+    orderly_s.append(start_again_s(up))
+    assert median(restarts_s) < max(READY_AGAIN_S, 2 * max(orderly_s)), (restarts_s, orderly_s)
+
+
+def start_again_s(up: Any) -> float:
+    """Stops it in order, and returns the seconds until it served again."""
+    assert up.stop() == 0
+    return float(up.start())
 
 
 def is_over(up: Any, job_id: str) -> bool:
