@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 #: What may take long on a machine that does other things too, in seconds.
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 #: A process that was killed while it was stopped ends within this time, in seconds.
 SETTLE_S = 0.2
