@@ -306,9 +306,9 @@ async def test_what_always_arrives_damaged_is_not_handed_out(store: ArtifactStor
 
 
 async def test_a_slow_connection_is_not_a_broken_one(s3: S3Server, proxy: Proxy, prefix: str, work: Path) -> None:
-    store = make_store(s3.url(prefix, proxy.endpoint, timeout_s="1", patience_s="0"))
+    store = make_store(s3.url(prefix, proxy.endpoint, timeout_s="2", patience_s="0"))
     await store.open()
-    proxy.faults = [Fault(is_put, pause_s=0.01), Fault(is_get, pause_s=0.01)]
+    proxy.faults = [Fault(is_put, pause_s=0.025), Fault(is_get, pause_s=0.025)]
     stored = await store.put("k", write(work, 6 * MEBIBYTE))
     await store.fetch("k", work / "target", stored.sha256)
     assert [fault.times for fault in proxy.faults] == [0, 0]
