@@ -194,7 +194,10 @@ class Broker(ABC):
 
     @abstractmethod
     async def topics(self, prefix: str) -> list[str]:
-        """Returns the names of the topics that exist and begin with ``prefix``, in any order."""
+        """Returns the names of the topics that exist and begin with ``prefix``, in any order.
+
+        A server may hear a moment later of one that was just made or deleted.
+        """
 
     @abstractmethod
     async def delete_topic(self, topic: str) -> None:

@@ -38,6 +38,11 @@ from brokers.urls import BrokerUrl, parse_url
 
 T = TypeVar("T")
 
+#: What the driver says of a topic that no server told of.
+_LEADERLESS: Final = (kafka.NotLeaderForPartitionError, kafka.LeaderNotAvailableError)
+#: How long to wait for servers to hear of a topic, in seconds.
+_LEADER_PATIENCE_S: Final = 10.0
+
 OPTIONS: Final = (*TLS_OPTIONS, "claim_after_s", "mechanism", "replication", "retention_s")
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
@@ -165,11 +170,20 @@ class KafkaBroker(Broker):
         return await self._call(lambda: durability(self._link.admin, topic))
 
     async def _delete_records(self, topic: str, before: int) -> None:
-        await self._link.ensure([topic])
-        try:
-            await self._link.admin.delete_records({partition(topic): RecordsToDelete(before_offset=before)})
-        except kafka.OffsetOutOfRangeError:
-            return  # the log never reached it: there is nothing to let go of
+        give_up_at, backoff = asyncio.get_running_loop().time() + _LEADER_PATIENCE_S, Backoff()
+        while True:
+            await self._link.ensure([topic])
+            try:
+                await self._link.admin.delete_records({partition(topic): RecordsToDelete(before_offset=before)})
+            except kafka.OffsetOutOfRangeError:
+                return  # the log never reached it: there is nothing to let go of
+            except _LEADERLESS:  # just made, and the servers have not all heard of it; or deleted underneath
+                if asyncio.get_running_loop().time() > give_up_at:
+                    raise
+            else:
+                return
+            self._link.forget_topics()
+            await asyncio.sleep(backoff.pause_s())
 
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         with self._link.errors():

@@ -47,6 +47,18 @@ async def test_a_member_that_lost_its_topic_hears_of_the_one_made_anew(
     assert server_rig.bodies(await server_rig.receive(member, 1)) == ["after"]
 
 
+async def test_trimming_a_topic_that_was_deleted_underneath_is_no_loss_of_the_server(
+    server: Server, server_rig: Rig
+) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await broker.publish(server_rig.messages(topic, "before"))
+    position = (await server_rig.read(broker, topic, 1))[0].position
+    await server.delete_underneath(topic)
+    with capture_logs() as logs:
+        await broker.trim(topic, position)
+    assert [entry["event"] for entry in logs] == []
+
+
 async def committed(admin: Any, topic: str) -> int:
     place = TopicPartition(topic, 0)
     return int((await admin.list_consumer_group_offsets("g", partitions=[place]))[place].offset)

@@ -162,7 +162,9 @@ async def test_a_deleted_topic_is_no_longer_found(broker: Broker, topic: str) ->
         await broker.discard_topic(topic)
     else:
         await broker.delete_topic(topic)
-    assert await broker.topics(topic) == []
+    async with asyncio.timeout(20):
+        while await broker.topics(topic):  # a server may hear of it a moment later
+            pass
 
 
 async def test_a_cancelled_read_loses_nothing(rig: Rig, broker: Broker, topic: str) -> None:
