@@ -34,7 +34,8 @@ class Attempts(Phases):
         if cell.attempt:
             cell.exit_code = None
             cell.error_code = None
-            cell.error_message = None
+            if cell.error_message != texts.ANT_LOST:
+                cell.error_message = None
         cell.attempt += 1
         cell.state = TaskState.READY
         cell.job_attempt = self.job.attempt
@@ -181,22 +182,23 @@ class Attempts(Phases):
         self._end_cancelled(cell, texts.STOPPED_BY_CANCEL if self.job.cancelling else texts.STOPPED)
 
     def _give_back(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
+        lost_before = cell.error_message
         self._take_end(cell, event, ruling)
         if cell.attempt == 1 or cell.is_first_there:
             cell.incarnation = None  # it never ran, so no place binds it
-        self._repeat_for_free(cell)
+        self._repeat_for_free(cell, lost_before)
 
     def _lose(self, cell: TaskCell, event: Input, ruling: Ruling) -> None:
         self._take_end(cell, event, ruling)
         cell.ants_lost += cast("AttemptLost", event).counts
         if self._may_start(cell.no):
-            self._repeat_for_free(cell)
+            self._repeat_for_free(cell, texts.ANT_LOST)
         else:
             self._end_cancelled(cell, texts.STOPPED_EARLY)
 
-    def _repeat_for_free(self, cell: TaskCell) -> None:
+    def _repeat_for_free(self, cell: TaskCell, message: str | None) -> None:
         self._archive(cell, TaskState.CANCELLED)
-        cell.error_message = None
+        cell.error_message = message
         self._repeat(cell, TaskState.CANCELLED, 0.0)
 
     def _repeat(self, cell: TaskCell, ended: TaskState, delay_s: float) -> None:

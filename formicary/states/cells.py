@@ -36,6 +36,7 @@ class TaskCell:
             another one takes it for bound.
         is_excepted: SKIPPED by ``except``, which counts as passed.
         error_code: a failure's code, given also while a retry of it is awaited.
+        error_message: the same as a sentence; also that an attempt was lost, until a later one ends by itself.
         memo: what the current attempt's result is kept under for others; None where it is not.
         reused_from: the run whose result this is; None where it ran itself.
     """

@@ -77,7 +77,7 @@ class Phases(Flow):
         """Ends a task that is not dispatched: SKIPPED, or as its last try says if it had one in this job attempt."""
         if cell.error_code is not None:
             self._end_failed(cell)
-        elif cell.state is TaskState.PAUSED or cell.polls_used or cell.ants_lost or cell.retries_used:
+        elif _had_a_try(cell):
             self._end_cancelled(cell, texts.STOPPED_EARLY)
         else:
             self._skip(cell)
@@ -168,3 +168,9 @@ class Phases(Flow):
         self._archive(cell, cell.state)
         reset(cell, self.job.attempt)
         self.changed_tasks[cell.no] = None
+
+
+def _had_a_try(cell: TaskCell) -> bool:
+    """Says whether a task that waits ran in this job attempt, or may have: a lost ant need not have told of it."""
+    is_repeated = cell.polls_used or cell.retries_used or cell.ants_lost or cell.error_message == texts.ANT_LOST
+    return bool(is_repeated) or cell.state is TaskState.PAUSED

@@ -1,5 +1,7 @@
 """Attempts: retries, loss, declined and late answers (rule 7 of the job language's flow)."""
 
+import pytest
+
 from formicary.ids import Incarnation
 from formicary.model.definition import BackoffPolicy, RetryPolicy
 from formicary.states.commands import MakeRunnable, WakeAfter
@@ -99,6 +101,36 @@ def test_a_loss_while_the_owner_was_cut_off_does_not_count() -> None:
         drill.dispatch("a")
         drill.lose("a", counts=False)
     assert (drill.cell("a").state, drill.cell("a").ants_lost) == ("PENDING", 0)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("is_declined_then", [True, False])
+def test_what_a_lost_ant_may_have_run_is_not_called_skipped(counts: bool, is_declined_then: bool) -> None:
+    drill = begun(task("a"), task("b"), task("c", after=["a"]))
+    drill.dispatch("a")
+    drill.lose("a", counts=counts)
+    if is_declined_then:
+        drill.dispatch("a")
+        drill.decline("a")
+    drill.end("b", 1)
+    assert drill.states == {"a": "CANCELLED", "b": "FAILED", "c": "SKIPPED"}
+
+
+def test_what_was_only_declined_is_called_skipped() -> None:
+    drill = begun(task("a"), task("b"))
+    drill.dispatch("a")
+    drill.decline("a")
+    drill.end("b", 1)
+    assert drill.states == {"a": "SKIPPED", "b": "FAILED"}
+
+
+def test_an_attempt_after_a_lost_one_says_how_it_ended_itself() -> None:
+    drill = begun(task("a"))
+    drill.dispatch("a")
+    drill.lose("a", counts=False)
+    assert drill.cell("a").error_message == "its ant was lost; the attempt is repeated at no cost"
+    drill.end("a")
+    assert (drill.cell("a").state, drill.cell("a").error_message) == ("COMPLETED", None)
 
 
 def test_a_declined_attempt_is_runnable_again_at_no_cost() -> None:
