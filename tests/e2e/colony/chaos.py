@@ -157,7 +157,9 @@ class Chaos:
 
     def _drain(self, blow: Blow) -> None:
         node = self._colony.nodes[blow.target]
-        code = node.stop()
+        node.begin_stop()
+        self._colony.until(lambda: not node.is_alive, f"{blow.target} has ended")
+        code = node.wait()
         if code != 0 and not (code == -signal.SIGKILL and _lease_is_over(node)):
             self._errors.append(f"{blow.target} drained and exited {code}")
         self._come_again(blow)

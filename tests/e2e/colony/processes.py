@@ -77,10 +77,14 @@ class Node:
             return self.process.wait(SETTLE_S) == -signal.SIGKILL
         return False
 
-    def stop(self) -> int:
-        """Ends it with SIGTERM; returns its exit code."""
+    def begin_stop(self) -> None:
+        """Has it drain, also if it stands still."""
         self.send(signal.SIGCONT)
         self.send(signal.SIGTERM)
+
+    def stop(self) -> int:
+        """Ends it with SIGTERM; returns its exit code."""
+        self.begin_stop()
         return self.wait()
 
     def wait(self) -> int:
@@ -220,8 +224,7 @@ class Colony:
         for group in (self.ants, self.queens):
             living = [node for node in group.values() if node.is_alive]
             for node in living:
-                node.send(signal.SIGCONT)
-                node.send(signal.SIGTERM)
+                node.begin_stop()
             codes.update({node.name: node.wait() for node in living})
         return codes
 
