@@ -123,22 +123,24 @@ class Rig:
         return [Message(topic, key, body.encode()) for body in bodies]
 
     @staticmethod
-    async def receive(subscription: Subscription, count: int) -> list[Delivery]:
+    async def receive(subscription: Subscription, count: int, patience_s: float = PATIENCE_S) -> list[Delivery]:
         """Returns exactly ``count`` deliveries, in the order of their arrival."""
         taken: list[Delivery] = []
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             while len(taken) < count:
-                taken += await subscription.receive(count - len(taken), PATIENCE_S)
+                taken += await subscription.receive(count - len(taken), patience_s)
         return taken
 
     @staticmethod
-    async def read(broker: Broker, topic: str, count: int, after: Position | Edge = START) -> list[Entry]:
+    async def read(
+        broker: Broker, topic: str, count: int, after: Position | Edge = START, patience_s: float = PATIENCE_S
+    ) -> list[Entry]:
         """Returns exactly ``count`` entries behind ``after``."""
         entries: list[Entry] = []
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             while len(entries) < count:
                 place = entries[-1].position if entries else after
-                entries += await broker.read(topic, place, count - len(entries), PATIENCE_S)
+                entries += await broker.read(topic, place, count - len(entries), patience_s)
         return entries
 
     @staticmethod

@@ -178,9 +178,9 @@ async def test_who_waits_for_messages_outlives_a_restart_of_the_server(
     member = await broker.subscribe([topic], "g", "c")
     listener = await broker.subscribe([topic], None, "c")
     waiting = [
-        asyncio.create_task(server_rig.receive(member, 1)),
-        asyncio.create_task(server_rig.receive(listener, 1)),
-        asyncio.create_task(server_rig.read(broker, topic, 1)),
+        asyncio.create_task(server_rig.receive(member, 1, RESTART_S)),
+        asyncio.create_task(server_rig.receive(listener, 1, RESTART_S)),
+        asyncio.create_task(server_rig.read(broker, topic, 1, patience_s=RESTART_S)),
     ]
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(server.start)
