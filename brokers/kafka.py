@@ -29,7 +29,7 @@ from brokers.calls import Calls
 from brokers.errors import BrokerUnavailableError, MessageTooLargeError, PositionTrimmedError
 from brokers.kafka_durability import durability
 from brokers.kafka_ledger import Ledger
-from brokers.kafka_link import MAX_MESSAGE_BYTES, Link, partition
+from brokers.kafka_link import LEADERLESS, MAX_MESSAGE_BYTES, Link, partition
 from brokers.kafka_readers import Readers, offset_of, position_of
 from brokers.kafka_subscriptions import Listener, Member, committed
 from brokers.reconnect import Backoff
@@ -38,8 +38,6 @@ from brokers.urls import BrokerUrl, parse_url
 
 T = TypeVar("T")
 
-#: What the driver says of a topic that no server told of.
-_LEADERLESS: Final = (kafka.NotLeaderForPartitionError, kafka.LeaderNotAvailableError)
 #: How long to wait for servers to hear of a topic, in seconds.
 _LEADER_PATIENCE_S: Final = 10.0
 
@@ -177,7 +175,7 @@ class KafkaBroker(Broker):
                 await self._link.admin.delete_records({partition(topic): RecordsToDelete(before_offset=before)})
             except kafka.OffsetOutOfRangeError:
                 return  # the log never reached it: there is nothing to let go of
-            except _LEADERLESS:  # just made, and the servers have not all heard of it; or deleted underneath
+            except LEADERLESS:  # just made, and the servers have not all heard of it; or deleted underneath
                 if asyncio.get_running_loop().time() > give_up_at:
                     raise
             else:

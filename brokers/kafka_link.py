@@ -35,6 +35,13 @@ SILENCE_S: Final = 1.0
 #: Longest time that a client is given to say good-bye, in seconds.
 STOP_S: Final = 5.0
 
+#: What is said of a topic that another server leads, or of which the servers have yet to hear.
+LEADERLESS: Final = (
+    kafka.LeaderNotAvailableError,
+    kafka.NotLeaderForPartitionError,
+    kafka.UnknownTopicOrPartitionError,
+)
+
 _REFUSALS: Final = (
     kafka.AuthenticationFailedError,
     kafka.AuthenticationMethodNotSupported,

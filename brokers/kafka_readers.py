@@ -24,7 +24,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from brokers.base import Edge, Entry, Position
 from brokers.errors import PositionTrimmedError
-from brokers.kafka_link import REQUEST_TIMEOUT_S, Link, message_of
+from brokers.kafka_link import LEADERLESS, REQUEST_TIMEOUT_S, Link, message_of
 
 #: What one fetch brings, in bytes; a single message may have more.
 _FETCH_BYTES: Final = 2 * 2**20
@@ -34,12 +34,6 @@ _WAIT_S: Final = REQUEST_TIMEOUT_S / 3
 _KEPT: Final = 64
 #: What the server calls the edges of a log.
 _EARLIEST, _LATEST = -2, -1
-
-_ANSWERED_BY_ANOTHER: Final = (
-    kafka.LeaderNotAvailableError,
-    kafka.NotLeaderForPartitionError,
-    kafka.UnknownTopicOrPartitionError,
-)
 
 
 class Readers:
@@ -126,7 +120,7 @@ class Readers:
         error = kafka.for_code(facts[1])
         if error is kafka.OffsetOutOfRangeError:
             raise PositionTrimmedError(topic)
-        if error in _ANSWERED_BY_ANOTHER:
+        if error in LEADERLESS:
             self._link.forget_topics()
         if error is not kafka.NoError:
             raise error(topic)

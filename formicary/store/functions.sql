@@ -138,7 +138,7 @@ CREATE FUNCTION journal_commit(
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
     SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    fenced bigint;
+    held_count bigint;
     lost integer[];
     refused uuid[];
 BEGIN
@@ -158,8 +158,8 @@ BEGIN
         FROM unnest(s_shard, s_epoch, s_results, s_launch) AS u (shard, epoch, results, launch)
         WHERE l.shard = u.shard AND l.epoch = u.epoch
             AND (l.mark_incarnation = p_incarnation AND l.mark_batch >= p_batch) IS NOT TRUE;
-    GET DIAGNOSTICS fenced = ROW_COUNT;
-    IF fenced <> cardinality(s_shard) THEN
+    GET DIAGNOSTICS held_count = ROW_COUNT;
+    IF held_count <> cardinality(s_shard) THEN
         SELECT array_agg(u.shard) INTO lost FROM unnest(s_shard, s_epoch) AS u (shard, epoch)
             LEFT JOIN leases l ON l.shard = u.shard WHERE l.epoch IS DISTINCT FROM u.epoch;
         IF lost IS NOT NULL THEN
