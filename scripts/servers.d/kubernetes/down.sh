@@ -1,32 +1,36 @@
 #!/bin/bash
-# Stops everything up.sh started (by the PIDs it noted) and removes its state.
+# Ends the cluster, and takes away all that it or one that was killed left. Its state is thrown away, so nothing is
+# ended gracefully.
 . "$(dirname "$0")/env.sh"
-[ -e "$RUN" ] || exit 0
-pid() { cat "$RUN/pid/$1" 2>/dev/null; }
-# the state is thrown away, so nothing needs a graceful end
-term() { local c p; for c in "$@"; do p=$(pid $c) && kill -9 "$p" 2>/dev/null; done
-  for c in "$@"; do p=$(pid $c) || continue
-    # gone, or a zombie that PID 1 has yet to reap
-    for _ in $(seq 100); do s=$(awk '/^State/{print $2}' /proc/$p/status 2>/dev/null); [ -z "$s" ] || [ "$s" = Z ] && break; sleep 0.05; done; done; }
-term kubelet proxy sched kcm
-[ -s "$RUN/sysctl.before" ] && xargs sysctl -qw < "$RUN/sysctl.before"
-if [ -S "$SOCK" ]; then
-  C="timeout 20 ctr -a $SOCK -n k8s.io"
-  # pod network namespaces of OUR containerd, as the containers' specs name them
-  nets=$(for c in $($C containers ls -q); do $C containers info "$c"; done 2>/dev/null | grep -oh 'cni-[0-9a-f-]\{36\}' | sort -u)
-  for t in $($C tasks ls -q 2>/dev/null); do $C tasks rm -f "$t" >/dev/null 2>&1; done
-fi
-term apiserver containerd; term etcd
-# shims of OUR containerd only (their command line names our socket)
-for d in /proc/[0-9]*; do
-  if { tr '\0' ' ' < $d/cmdline; } 2>/dev/null | grep -q -- "containerd-shim.*-address $SOCK"; then kill -9 "${d#/proc/}" 2>/dev/null; fi
+
+# Processes of ours, by what they are: the id that was noted for one may be somebody else's by now. The parts live in
+# the network namespace, containerd's helpers name its folder, and what runs in a container has its root there.
+ours() {
+  ip netns pids $NS 2>/dev/null
+  grep -lsz "^$RUN/containerd" /proc/[0-9]*/cmdline | cut -d/ -f3
+  grep -ls " / / .*=$RUN/containerd/" /proc/[0-9]*/mountinfo | cut -d/ -f3
+}
+for _ in $(seq 200); do
+  ids=$(ours)
+  [ -n "$ids" ] || break
+  kill -9 $ids 2>/dev/null
+  sleep 0.05
 done
-for n in $nets; do umount "/var/run/netns/$n" 2>/dev/null; rm -f "/var/run/netns/$n"; done
+[ -s "$RUN/sysctl.before" ] && xargs sysctl -qw < "$RUN/sysctl.before"
+
+# What containerd keeps outside its folder: network namespaces of pods, state of runc, sockets of shims.
+pods() { ip -n $NS link 2>/dev/null; cat "$RUN"/containerd/root/*.metadata.*/meta.db 2>/dev/null; }
+for n in $(pods | grep -ao 'cni-[0-9a-f-]\{36\}' | sort -u); do
+  umount "/run/netns/$n" 2>/dev/null; rm -f "/run/netns/$n"
+done
+for d in "$RUN"/containerd/state/*.task/k8s.io/*/; do
+  [ -e "$d/address" ] && { s=$(cat "$d/address"); rm -f "${s#unix://}"; rm -rf "/run/containerd/runc/k8s.io/$(basename "$d")"; }
+done
 awk -v r="$RUN/" 'index($5,r)==1{print $5}' /proc/self/mountinfo | sort -r | while read -r m; do umount -l "$m"; done
-ip route del $POD_CIDR 2>/dev/null
+ip route del $POD_CIDR dev $LINK 2>/dev/null
 ip link del $LINK 2>/dev/null
-ip netns del $NS 2>/dev/null
-for s in /sys/fs/cgroup/*/kubepods; do
+ip netns del $NS 2>/dev/null; rm -f "/run/netns/$NS"
+for s in /sys/fs/cgroup/{,*/}kubepods; do
   [ -d "$s" ] && find "$s" -depth -type d -exec rmdir {} \; 2>/dev/null
 done
 case $RUN in /|/tmp|'') ;; *) rm -rf "$RUN";; esac
