@@ -45,8 +45,8 @@ lint: $(VENV)/.installed-dev ## style, types and import rules
 bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-chaos: $(VENV)/.installed-dev ## kill everything, again and again: SECONDS=300 SEED=7 BROKER=redis|kafka|pulsar
-	$(BIN)/python -m tests.e2e.colony.chaos --seconds $(CHAOS_SECONDS) --seed $(SEED) --broker $(BROKER)
+chaos: $(VENV)/.installed-dev ## kill everything, again and again: SECONDS=300 SEED=7 BROKER=redis|kafka|pulsar KEEP=folder
+	$(BIN)/python -m tests.e2e.colony.chaos --seconds $(CHAOS_SECONDS) --seed $(SEED) --broker $(BROKER) $(if $(KEEP),--keep "$(KEEP)")
 
 clean: ## remove the virtual environment, caches and the demo's folder
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,18 +1,21 @@
 """Kills, stops and restarts the parts of a running colony, after a script that its seed determines.
 
-    python -m tests.e2e.colony.chaos --broker redis --seconds 300 --seed 7
+    python -m tests.e2e.colony.chaos --broker redis --seconds 300 --seed 7 --keep FOLDER
 
-runs jobs meanwhile, judges by ``invariants`` when all have ended, and exits 1 where one is broken.
+runs jobs meanwhile, judges by ``invariants`` when all have ended, and exits 1 where one is broken. The logs of all
+processes and the data of the servers stay in FOLDER; where none is named they stay only if something went wrong.
 """
 
 import argparse
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -174,23 +177,42 @@ class Chaos:
         self._colony.until(lambda: node.is_ready, f"{name} is ready")
 
 
-def main() -> int:
-    """Runs one trial from the command line; returns the exit code."""
+def main() -> None:
+    """Runs one trial from the command line; exits 1 where it fails."""
     from tests.e2e.colony.trial import Trial
 
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.colony.chaos", description=__doc__)
     parser.add_argument("--broker", choices=("redis", "kafka", "pulsar"), default="redis")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder, for logs and data")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="formicary-chaos-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
+    if options.keep is not None and options.keep.exists():
+        parser.error(f"--keep: {options.keep} is there already; name a new folder")
+    with _place(options.keep) as folder:
         with Trial.on(options.broker, folder) as trial:
             wrong = trial.disturbed(options.seed, options.seconds, jobs_count=int(8 * options.seconds))
-    sys.stdout.write("\n".join([*trial.told, *wrong, f"{len(wrong)} invariants broken", ""]))
-    return 1 if wrong else 0
+            sys.stdout.write(f"{trial.report(wrong)}\n{len(wrong)} invariants broken\n")
+        if wrong:
+            sys.exit(1)
+
+
+@contextmanager
+def _place(keep: Path | None) -> Iterator[Path]:
+    """Yields a folder, which stays if it was named or the run fails, and says so then."""
+    folder = keep.resolve() if keep else Path(tempfile.mkdtemp(prefix="formicary-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)  # as root, Postgres runs as somebody else
+    is_kept = True
+    try:
+        yield folder
+        is_kept = keep is not None
+    finally:
+        if is_kept:
+            sys.stdout.write(f"The logs of all processes and the data of the servers are in {folder}\n")
+        else:
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

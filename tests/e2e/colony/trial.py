@@ -38,13 +38,13 @@ class Trial:
     @classmethod
     @contextmanager
     def on(cls, broker_name: str, folder: Path) -> Iterator["Trial"]:
-        """Yields a running colony on fresh servers; ends all of it."""
+        """Yields a running colony on fresh servers; ends all of it, and leaves its logs and the servers' data."""
         with ExitStack() as stack:
             postgres = PostgresServer(folder / "postgres")
             stack.callback(postgres.stop)
             postgres.start()
             broker = BrokerServer(broker_name, folder / "servers")
-            stack.callback(broker.remove)
+            stack.callback(broker.stop)
             broker.start()
             trial = cls(folder, broker, postgres)
             stack.callback(trial.colony.end)
@@ -75,6 +75,10 @@ class Trial:
             work.wait(PATIENCE_S)
         self.told.append(f"all over after {time.monotonic() - begun:.1f} s")
         return self._judge(work, shop, is_disturbed=True)
+
+    def report(self, wrong: list[str]) -> str:
+        """Returns what happened, what was wrong and, if anything was, the ends of all logs."""
+        return "\n".join([*self.told, *wrong, *([self.colony.tails()] if wrong else [])])
 
     def _work(self, count: int, over_s: float, seed: int) -> tuple[Workload, jobs.Workshop]:
         self._runs += 1
