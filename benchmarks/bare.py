@@ -158,7 +158,7 @@ class Pulsar:
             await self._consumers[topic].acknowledge(message)
 
     async def close(self) -> None:
-        await self._client.close()
+        await asyncio.to_thread(self._client._client.close)  # the other may outlive the process and abort it
 
 
 CLIENTS: dict[str, type[Redis] | type[Kafka] | type[Pulsar]] = {"redis": Redis, "kafka": Kafka, "pulsar": Pulsar}

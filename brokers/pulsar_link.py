@@ -294,11 +294,15 @@ class Pump:
 
 
 async def _shut_down(client: Any) -> None:
-    """Closes a client and waits for its threads: one that outlives the process's end aborts it."""
+    """Closes a client and waits for its threads: one that needs the interpreter after its end aborts the process.
+
+    Not by the asynchronous class: the thread that answers its ``close`` lets go of our callback some time after the
+    call, which can be too late. The blocking one gives the driver nothing of ours.
+    """
     try:
-        await client.close()
+        await asyncio.to_thread(client._client.close)
     finally:
-        await asyncio.to_thread(client._client.shutdown)  # the asynchronous class has no such method
+        await asyncio.to_thread(client._client.shutdown)  # where that was given up
 
 
 def _greeting(token: bytes) -> bytes:
@@ -329,7 +333,7 @@ def _nobody_asks(sent: "asyncio.Future[Any]") -> None:
 
 async def good_bye(stop: Awaitable[None]) -> None:
     """Stops a client, but does not wait for a server that is gone."""
-    with contextlib.suppress(driver.PulsarException, TimeoutError):
+    with contextlib.suppress(driver.PulsarException, pulsar.PulsarException, TimeoutError):
         await asyncio.wait_for(stop, _STOP_S)
 
 
