@@ -16,12 +16,13 @@ from aiohttp.test_utils import TestServer
 from executors.base import Executor, Run, Stream
 from executors.options import ExecutorOptions
 from executors.registry import make_executors
-from executors.specs import ContainerSpec, DockerSpec, DummySpec, HttpSpec, PythonSpec, ShellSpec, Spec
+from executors.specs import DummySpec, HttpSpec, PythonSpec, ShellSpec, Spec
 from executors.testing import CollectingSink, RecordingGuard, Specimen, make_attempt
 from executors.websocket import WebsocketExecutor
+from tests.conformance.executors.containers import docker_specimen
 from tests.conformance.executors.remote_workers import Crew, OpenExecutor, remote_specimen
 from tests.conformance.executors.services import Service, messaging_specimen, serve
-from tests.engines import IMAGE, TestEngine, needs_engine, running_engine
+from tests.engines import TestEngine, needs_engine, running_engine
 
 MakeExecutor = Callable[..., Awaitable[Executor]]
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
@@ -214,7 +215,7 @@ async def specimen(
             assert isinstance(executor, WebsocketExecutor)
             return await remote_specimen(executor, crew)
         case "DOCKER":
-            return _docker(executor)
+            return docker_specimen(executor)
         case _:
             return _python(executor, variant)
 
@@ -246,25 +247,6 @@ def _shell(executor: Executor) -> Specimen:
         refused=ShellSpec(script=("echo \0",)),
         big=ShellSpec(script=(f"head -c {BIG_LINES * 65536} /dev/zero",)),
         big_bytes=BIG_LINES * 65536,
-    )
-
-
-def _docker(executor: Executor) -> Specimen:
-    def script(*lines: str) -> DockerSpec:
-        return DockerSpec(container=ContainerSpec(image=IMAGE), script=lines)
-
-    return Specimen(
-        executor=executor,
-        success=script("true"),
-        failure=script("exit 3"),
-        talking=script("echo hello"),
-        said=b"hello\n",
-        lasting=script("sleep 60"),
-        stubborn=script("trap '' TERM", "echo ready", "while :; do sleep 1; done"),
-        refused=script("echo \0"),
-        big=script(f"head -c {BIG_LINES * 65536} /dev/zero"),
-        big_bytes=BIG_LINES * 65536,
-        at_once=10,
     )
 
 

@@ -190,7 +190,7 @@ async def test_a_broken_sink_fails_the_run_instead_of_hanging_it(specimen: Speci
 
     run = await begin(specimen.talking, BrokenSink())
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):  # a container may take its time to start
         with pytest.raises(ConnectionResetError):
             await specimen.executor.wait(run)
         await specimen.executor.cleanup(run)
