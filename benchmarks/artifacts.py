@@ -14,7 +14,7 @@ from benchmarks.servers import served
 from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.registry import make_store
 
-_BUCKET = "bench"
+BUCKET = "bench"
 _MEBIBYTE = 1024 * 1024
 _LARGE_BYTES = 128 * _MEBIBYTE
 _SMALL_BYTES = 1000
@@ -53,10 +53,10 @@ class Bare:
         self._client = client
 
     async def put(self, key: str, source: Path) -> None:
-        await self._client.upload_file(str(source), _BUCKET, key)
+        await self._client.upload_file(str(source), BUCKET, key)
 
     async def fetch(self, key: str, target: Path) -> None:
-        await self._client.download_file(_BUCKET, key, str(target))
+        await self._client.download_file(BUCKET, key, str(target))
 
 
 class Ours:
@@ -89,16 +89,23 @@ async def files() -> list[Figure]:
 
 @asynccontextmanager
 async def _movers() -> AsyncIterator[dict[str, Mover]]:
+    async with bucket() as (store, client):
+        yield {"bare": Bare(client), "ours": Ours(store)}
+
+
+@asynccontextmanager
+async def bucket() -> AsyncIterator[tuple[ArtifactStore, Any]]:
+    """Yields a store in a bucket of a fresh server, and a bare client of the same server."""
     import aioboto3
 
     async with served("s3") as urls:
         endpoint = urls["S3_ENDPOINT"]
         os.environ |= {"AWS_ACCESS_KEY_ID": urls["S3_ACCESS_KEY"], "AWS_SECRET_ACCESS_KEY": urls["S3_SECRET_KEY"]}
-        store = make_store(f"s3://{_BUCKET}/ours?endpoint={endpoint}&region=us-east-1")
+        store = make_store(f"s3://{BUCKET}/ours?endpoint={endpoint}&region=us-east-1")
         async with aioboto3.Session().client("s3", endpoint_url=endpoint, region_name="us-east-1") as client:
-            await client.create_bucket(Bucket=_BUCKET)
+            await client.create_bucket(Bucket=BUCKET)
             await store.open()
-            yield {"bare": Bare(client), "ours": Ours(store)}
+            yield store, client
             await store.close()
 
 

@@ -1,4 +1,4 @@
-"""A cache of a 200 MB tree, stored and restored as an ant does it, beside a plain copy of the tree."""
+"""A cache of a 200 MB tree, stored and restored as an ant does it, beside a plain copy or a bare download of it."""
 
 import asyncio
 import os
@@ -6,10 +6,11 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.artifacts import BUCKET, Bare, bucket
 from benchmarks.report import Figure
 from formicary.ant.caches import Caches
 from formicary.ant.folders import AttemptFolder
@@ -24,24 +25,29 @@ from formicary.testing.owner import shell
 FILES = 4_000
 TREE_BYTES = 200_000_000
 FOLDERS = 200
-ROUNDS = 3
+ROUNDS = 5
 
 
 async def caches() -> list[Figure]:
-    """Measures on a local store, in turns with plain copies."""
+    """Measures on a local store and in a bucket, in turns with plain copies and bare downloads."""
     with tempfile.TemporaryDirectory(prefix="formicary-bench-") as folder:
         home = Path(folder)
         tree = home / "tree" / "deps"
         await asyncio.to_thread(make_tree, tree)
-        store = make_store((home / "store").as_uri())
-        await store.open()
-        order = shell("true", cache=CachePolicy(key=os.urandom(4).hex(), paths=("deps",)), timeout_s=600.0)
-        stored_s, size_bytes = await used(store, order, tree)
-        copies, restores = [], []
-        for number in range(ROUNDS):
-            copies.append(await costed(copied(tree, home / f"copy{number}")))
-            restores.append(await costed(used(store, order, None)))
-        return _figures(stored_s, size_bytes, Cost.best(copies), Cost.best(restores))
+        local = make_store((home / "store").as_uri())
+        await local.open()
+        async with bucket() as (remote, client):
+            order = shell("true", cache=CachePolicy(key=os.urandom(4).hex(), paths=("deps",)), timeout_s=600.0)
+            stored = [await used(store, order, tree) for store in (local, remote)]
+            best = await _in_turns(
+                {
+                    "copy": lambda: copied(tree, home / "copy"),
+                    "local": lambda: used(local, order, None),
+                    "bare": lambda: downloaded(client, home / "packed"),
+                    "bucket": lambda: used(remote, order, None),
+                }
+            )
+            return [*_local(stored[0], best), *_remote(stored[1], best)]
 
 
 class Cost(NamedTuple):
@@ -63,15 +69,42 @@ async def costed(work: Awaitable[tuple[float, int]]) -> Cost:
     return Cost(elapsed_s, time.process_time() - start_s)
 
 
-def _figures(stored_s: float, size_bytes: int, copy: Cost, restore: Cost) -> list[Figure]:
-    speed = f"{TREE_BYTES / 1e6 / restore.elapsed_s:.0f} MB/s of files; best of {ROUNDS}"
+async def _in_turns(works: dict[str, Callable[[], Awaitable[tuple[float, int]]]]) -> dict[str, Cost]:
+    costs: dict[str, list[Cost]] = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            costs[name].append(await costed(work()))
+    return {name: Cost.best(spent) for name, spent in costs.items()}
+
+
+def _local(stored: tuple[float, int], best: dict[str, Cost]) -> list[Figure]:
     tree = f"{FILES} files, 200 MB; best of {ROUNDS}"
     return [
-        Figure("cache: stored", stored_s, "s", note=f"{size_bytes / 1e6:.0f} MB packed"),
-        Figure("cache: restored", restore.elapsed_s, "s", note=speed),
-        Figure("cache: restored, processor time", restore.cpu_s, "s"),
-        Figure("cache: plain copy of the tree", copy.elapsed_s, "s", note=tree),
-        Figure("cache: plain copy, processor time", copy.cpu_s, "s", note="its removal included"),
+        *_used("cache", stored, best["local"]),
+        Figure("cache: plain copy of the tree", best["copy"].elapsed_s, "s", note=tree),
+        Figure("cache: plain copy, processor time", best["copy"].cpu_s, "s", note="its removal included"),
+    ]
+
+
+def _remote(stored: tuple[float, int], best: dict[str, Cost]) -> list[Figure]:
+    name, bare = "cache in a bucket", best["bare"]
+    restored_s = best["bucket"].elapsed_s
+    return [
+        *_used(name, stored, best["bucket"]),
+        Figure(f"{name}: bare client's download of its archive", bare.elapsed_s, "s", note="nothing is unpacked"),
+        Figure(f"{name}: bare client's download, processor time", bare.cpu_s, "s"),
+        Figure(f"{name}: restored, over that download", restored_s / bare.elapsed_s, ""),
+        Figure(f"{name}: restored, over the local store's", restored_s / best["local"].elapsed_s, ""),
+    ]
+
+
+def _used(name: str, stored: tuple[float, int], restore: Cost) -> list[Figure]:
+    stored_s, size_bytes = stored
+    speed = f"{TREE_BYTES / 1e6 / restore.elapsed_s:.0f} MB/s of files; best of {ROUNDS}"
+    return [
+        Figure(f"{name}: stored", stored_s, "s", note=f"{size_bytes / 1e6:.0f} MB packed"),
+        Figure(f"{name}: restored", restore.elapsed_s, "s", note=speed),
+        Figure(f"{name}: restored, processor time", restore.cpu_s, "s"),
     ]
 
 
@@ -94,6 +127,15 @@ async def copied(tree: Path, target: Path) -> tuple[float, int]:
     elapsed_s = time.perf_counter() - start
     await asyncio.to_thread(shutil.rmtree, target)
     return elapsed_s, TREE_BYTES
+
+
+async def downloaded(client: Any, target: Path) -> tuple[float, int]:
+    """Gets the largest object of the bucket, which is the cache, as the driver's documentation shows it."""
+    objects = (await client.list_objects_v2(Bucket=BUCKET))["Contents"]
+    largest = max(objects, key=lambda each: each["Size"])
+    start = time.perf_counter()
+    await Bare(client).fetch(largest["Key"], target)
+    return time.perf_counter() - start, largest["Size"]
 
 
 async def used(store: ArtifactStore, order: Order, tree: Path | None) -> tuple[float, int]:
