@@ -279,7 +279,8 @@ class Ant(Service):
         now = self._clock.boottime()
         sequence = seen.sequences.get(incarnation)
         if sequence is not None and not self._leases.has_lapsed(now):
-            self._wardship.prolong(incarnation, self._leases.note_answer(seen.epochs, sequence, now))
+            prolonged = self._leases.note_answer(seen.epochs, sequence, now, seen.ant_lease_s)
+            self._wardship.prolong(incarnation, prolonged)
         if seen.wants_registrations:
             self._spawn(self._announce())
 

@@ -10,8 +10,6 @@ import msgspec
 from formicary.errors import InvalidInputError
 from formicary.ids import AntId
 
-#: Heartbeats leave at least this often, in seconds, however long the lease is: people look at them.
-MAX_HEARTBEAT_S: Final = 5.0
 #: Prefetch of an ant whose executors run attempts in its own process, at least.
 MIN_PREFETCH_IN_PROCESS: Final = 256
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -55,11 +53,6 @@ class AntConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInputError("an ant on a broker that outlives it needs the broker's URL for its warden")
         if self.lease_s <= 0:
             raise InvalidInputError(f"ant lease {self.lease_s} s: must be above 0")
-
-    @property
-    def heartbeat_s(self) -> float:
-        """Returns the pause between heartbeats."""
-        return min(self.lease_s / 3, MAX_HEARTBEAT_S)
 
     @property
     def folder(self) -> Path:

@@ -89,7 +89,7 @@ class Heartbeats(Service):
         return -(-self._slots.free // max(1, len(self._owners)))
 
     async def _pause(self) -> None:
-        sleep = asyncio.ensure_future(self._clock.sleep(self._config.heartbeat_s))
+        sleep = asyncio.ensure_future(self._clock.sleep(self._leases.heartbeat_s))
         poked = asyncio.ensure_future(self._poked.wait())
         try:
             await asyncio.wait({sleep, poked}, return_when=asyncio.FIRST_COMPLETED)

@@ -81,7 +81,8 @@ class HeartbeatsSeen(Event, frozen=True, kw_only=True, array_like=True, tag="Hea
     """Queen -> ants: the newest heartbeat received per incarnation, for the shards (shard -> epoch) it owns now.
 
     ``lost`` names the incarnations that it counted lost. A queen also sends it at once to ask for registrations
-    (``wants_registrations``) when it starts or sees an incarnation it does not know.
+    (``wants_registrations``) when it starts or sees an incarnation it does not know. ``ant_lease_s`` is the life of
+    a lease by which it counts ants lost: none that it answered for may last longer.
     """
 
     queen_id: QueenId
@@ -90,3 +91,4 @@ class HeartbeatsSeen(Event, frozen=True, kw_only=True, array_like=True, tag="Hea
     lost: tuple[Incarnation, ...] = ()
     refused: dict[Incarnation, str] = msgspec.field(default_factory=dict)
     wants_registrations: bool = False
+    ant_lease_s: float | None = None

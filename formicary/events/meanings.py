@@ -4,6 +4,7 @@ from typing import Any, Final
 
 MEANINGS: Final[dict[str, str]] = {
     "ant_id": "Stable name of the ant",
+    "ant_lease_s": "How long an ant's lease lasts at most, in seconds",
     "artifacts": "What the attempt stored: name, sha256, size in bytes",
     "at": "Time of the change, RFC 3339 in UTC with microseconds",
     "attempt": "Dispatches of the task over the whole life of its job, from 1",

@@ -1,22 +1,36 @@
 """Bugs to plant in ants and wardens (``bugs.py`` has those of queens and stores)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from formicary.ant.acceptance import Acceptance
 from formicary.ant.ant import Ant
 from formicary.ant.leases import Leases
 from formicary.events.tasks import DeclineReason, TaskDispatched
 from formicary.ids import Incarnation
+from tests.simulation.hosts import ANT_LEASE_S
 from tests.simulation.loop import Process
 from tests.simulation.machine import Machine, Warden
 from tests.simulation.world import Parts
 
+#: What ants may be set to whose queens say less.
+LONGER_LEASE_S: Final = 2 * ANT_LEASE_S
+
 
 class _FromReceipt(Leases):
-    def note_answer(self, epochs: Mapping[int, int], sequence: int, now: float) -> dict[int, float]:
+    def note_answer(
+        self, epochs: Mapping[int, int], sequence: int, now: float, told_s: float | None = None
+    ) -> dict[int, float]:
         if sequence in self._sent:
             self._sent[sequence] = now
+        return super().note_answer(epochs, sequence, now, told_s)
+
+
+class _Deaf(Leases):
+    def note_answer(
+        self, epochs: Mapping[int, int], sequence: int, now: float, told_s: float | None = None
+    ) -> dict[int, float]:
         return super().note_answer(epochs, sequence, now)
 
 
@@ -78,6 +92,10 @@ def _lease_from_receipt(ant: Ant) -> None:
     ant._leases.__class__ = _FromReceipt
 
 
+def _ignore_what_owners_say(ant: Ant) -> None:
+    ant._leases.__class__ = _Deaf
+
+
 def _take_old_epochs(ant: Ant) -> None:
     ant._acceptance.__class__ = _TakesOldEpochs
 
@@ -92,6 +110,10 @@ def _forget_copies(ant: Ant) -> None:
 
 BUGS: Mapping[str, tuple[int, Parts]] = {
     "a lease runs from the receipt of an answer": (5, _plant(_lease_from_receipt)),
+    "an ant set to a longer lease ignores what owners say": (
+        5,
+        replace(_plant(_ignore_what_owners_say), ant_lease_s=LONGER_LEASE_S),
+    ),
     "an ant accepts a dispatch of an old epoch": (5, _plant(_take_old_epochs)),
     "an ant accepts a dispatch to another incarnation": (5, _plant(_take_other_lives)),
     "an ant forgets which dispatches it has judged": (5, _plant(_forget_copies)),

@@ -278,7 +278,7 @@ class AntHost(Host):
             home=Path(_home.name),
             slots=self.slots,
             prefetch=self._rng.choice((0, 2, 4)),
-            lease_s=ANT_LEASE_S,
+            lease_s=self.world.parts.ant_lease_s,
             survives_process=True,
             topics_are_dear=self.world.topics_are_dear,
             shard_count=SHARDS,

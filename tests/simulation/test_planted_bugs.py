@@ -28,6 +28,7 @@ FOUND: dict[str, tuple[int, str]] = {
     "the result of any attempt ends the present one": (10, "is COMPLETED, but"),
     "an ant accepts a dispatch to another incarnation": (13, "after attempt"),
     "a lease runs from the receipt of an answer": (196, "two attempts at once"),
+    "an ant set to a longer lease ignores what owners say": (13, "two attempts at once"),
     "the warden lets a stopped ant go on": (230, "two attempts at once"),
 }
 

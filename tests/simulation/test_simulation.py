@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.ant_bugs import LONGER_LEASE_S
 from tests.simulation.scenario import MEMOIZED
 from tests.simulation.world import Parts, Report, run
 
@@ -37,6 +38,11 @@ def test_tasks_that_take_results_of_earlier_jobs_keep_every_promise() -> None:
 
     assert [report.summary() for report in reports if report.violations] == []
     assert sum(report.counts.get("reuses", 0) > 0 for report in reports) > 20
+
+
+@pytest.mark.parametrize("seed", [13, 30, 75])
+def test_ants_that_are_set_to_a_longer_lease_than_their_queens_keep_every_promise(seed: int) -> None:
+    assert run(seed, Parts(ant_lease_s=LONGER_LEASE_S)).violations == ()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -85,6 +85,8 @@ class Parts:
     ant: type[Ant] = Ant
     machine: type[Machine] = Machine
     sources: tuple[str, ...] = SOURCES
+    #: What the ants are set to; the queens are always set to ``ANT_LEASE_S``.
+    ant_lease_s: float = ANT_LEASE_S
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class AntDesk:
         self._bus = bus
         self._registry = registry
         self._clock = clock
+        self._ant_lease_s = ant_lease_s
         self._answer_s = min(ANSWER_S, ant_lease_s / ANSWERS_PER_LEASE)
         self._valid_epochs = valid_epochs
         self._changed = changed
@@ -88,6 +89,7 @@ class AntDesk:
             lost=self._registry.lost(),
             refused=self._refused,
             wants_registrations=self._strangers,
+            ant_lease_s=self._ant_lease_s,
         )
         self._refused, self._strangers = {}, False
         await self._bus.publish([Outgoing(topics.ANSWERS, self._queen_id, event)])

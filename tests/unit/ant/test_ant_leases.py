@@ -70,3 +70,20 @@ def test_the_memory_of_heartbeats_is_bounded() -> None:
         leases.note_sent(sequence, float(sequence))
     assert leases.note_answer({3: 1}, 1, 2.0) == {}
     assert leases.note_answer({3: 1}, 9_999, 9_999.0) == {3: 10_059.0}
+
+
+def test_a_lease_lasts_no_longer_than_its_owner_says() -> None:
+    leases = Leases(60.0, can_lapse=True)
+    leases.note_sent(1, 100.0)
+    assert leases.note_answer({3: 1}, 1, 100.0, told_s=12.0) == {3: 112.0}
+    assert leases.note_answer({4: 1}, 1, 100.0, told_s=90.0) == {4: 160.0}
+
+
+def test_heartbeats_keep_the_shortest_lease_that_an_owner_told_in_this_incarnation() -> None:
+    leases = Leases(60.0, can_lapse=True)
+    assert leases.heartbeat_s == 5.0
+    leases.note_answer({3: 1}, 1, 100.0, told_s=3.0)
+    leases.note_answer({4: 1}, 1, 100.0, told_s=12.0)
+    assert leases.heartbeat_s == 1.0
+    leases.begin()
+    assert leases.heartbeat_s == 5.0

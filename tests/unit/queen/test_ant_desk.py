@@ -55,6 +55,10 @@ async def colony() -> AsyncIterator[Colony]:
     await broker.close()
 
 
+async def test_an_answer_says_how_long_the_leases_last_by_which_an_ant_is_counted_lost(colony: Colony) -> None:
+    assert (await colony.say(registered())).ant_lease_s == 60.0
+
+
 async def test_an_ant_that_registers_again_is_answered_at_once_and_has_its_new_workers(colony: Colony) -> None:
     await colony.say(registered())
 
