@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from executors.base import Outcome, Run
 from executors.specs import ShellSpec, WebsocketSpec
 from executors.testing import Specimen
 from executors.websocket import WebsocketExecutor
@@ -17,6 +18,9 @@ _REFERENCE = Path(__file__).parents[3] / "docs" / "examples" / "workers" / "pyth
 OpenExecutor = Callable[..., Awaitable[WebsocketExecutor]]
 #: Lines of 64 KiB each.
 BIG_LINES = 64
+#: Work for a peer, and how the ant names the first task of it.
+WORK = WebsocketSpec(worker_method="work", payload={"n": 1})
+TASK = "job-1/task/1"
 
 
 def _load() -> Any:
@@ -42,13 +46,13 @@ class Peer:
         await self.socket.send_json(message)
 
     async def hear(self) -> dict[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             message: dict[str, Any] = await self.socket.receive_json()
         return message
 
     async def closed(self) -> int | None:
         """Returns the code with which the ant closes the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             while not self.socket.closed:
                 await self.socket.receive()
         return self.socket.close_code
@@ -83,6 +87,19 @@ class Crew:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._session.close()
+
+
+async def end_of(executor: WebsocketExecutor, run: Run) -> Outcome:
+    """Waits for the end of an attempt and cleans up after it."""
+    async with asyncio.timeout(40):
+        outcome = await executor.wait(run)
+    await executor.cleanup(run)
+    return outcome
+
+
+async def complete(peer: Peer, task: str, **verdict: object) -> None:
+    """Has a peer say that a task is completed, or what else the verdict is."""
+    await peer.say(type="result", task=task, **{"status": "COMPLETED", **verdict})
 
 
 def url_of(executor: WebsocketExecutor) -> str:
