@@ -26,7 +26,7 @@ def test_a_foreign_package_found_first_is_named(name: str, tmp_path: Path) -> No
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert ended.returncode == 2

@@ -152,6 +152,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     colony.start()
     yield colony
     sound = colony.submit("job_type: sound\ntasks: [{task_type: say, method: SHELL, script: [echo sound]}]")
-    assert colony.job(sound, wait_s=30)["state"] == "COMPLETED"
+    assert colony.job(sound, wait_s=60)["state"] == "COMPLETED"
     assert colony.stop() == 0
     assert "Traceback" not in colony.log()

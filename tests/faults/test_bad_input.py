@@ -115,7 +115,7 @@ def test_a_template_that_goes_wrong_is_refused_or_fails_its_task_at_once(served:
         assert answer.json()["errors"][0]["path"] == "tasks[0].script[0]"
         return
 
-    job = served.job(served.submit(text, n=100_000), wait_s=20)
+    job = served.job(served.submit(text, n=100_000), wait_s=60)
 
     assert job["state"] == "FAILED"
     assert job["tasks"][0]["error_code"] == "ERR_TEMPLATE"

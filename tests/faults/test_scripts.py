@@ -55,7 +55,7 @@ def test_a_script_that_forks_and_hangs_is_stopped_with_all_it_started(served: An
     job = ended(served, shell(*script, timeout="1s"))
 
     assert job["tasks"][0]["error_code"] == "ERR_TASK_TIMEOUT"
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     left = [int(pid) for pid in pids.read_text().replace("$$", "").split() if Path(f"/proc/{pid}").exists()]
     assert left == []
 
@@ -68,7 +68,7 @@ def test_children_that_outlive_their_script_are_ended_and_reaped(served: Any, tm
     )
 
     assert job["state"] == "COMPLETED"
-    served.until(lambda: not Path(f"/proc/{pid_file.read_text().strip()}").exists(), "the child is gone", 10)
+    served.until(lambda: not Path(f"/proc/{pid_file.read_text().strip()}").exists(), "the child is gone")
     assert zombies_of(served.process.pid) == []
 
 

@@ -41,7 +41,7 @@ async def test_members_of_a_group_share_its_messages(rig: Rig, broker: Broker, t
 
     done = asyncio.Event()
     consumers = [asyncio.create_task(consume(member)) for member in members]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         await done.wait()
     for consumer in consumers:
         consumer.cancel()
@@ -84,7 +84,7 @@ async def test_receive_returns_as_soon_as_there_is_a_message(rig: Rig, broker: B
     subscription = await broker.subscribe([topic], "g", "c")
     waiting = asyncio.create_task(subscription.receive(10, 60.0))
     await broker.publish(rig.messages(topic, "a"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         assert rig.bodies(await waiting) == ["a"]
 
 
@@ -228,6 +228,6 @@ async def test_closing_ends_a_pending_receive(rig: Rig, broker: Broker, topic: s
     await subscription.close()
     await subscription.close()
     with pytest.raises(BrokerClosedError):
-        await asyncio.wait_for(waiting, 20)
+        await asyncio.wait_for(waiting, 40)
     with pytest.raises(BrokerClosedError):
         await subscription.receive(1, 0.0)

@@ -40,7 +40,7 @@ async def test_a_member_that_lost_its_topic_hears_of_the_one_made_anew(
     await member.ack(await server_rig.receive(member, 1))
     monkeypatch.setattr(member, "_next_look_at", math.inf)  # the race that the look may lose
     await server.delete_underneath(topic)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while member._consumer.assignment():
             await member.receive(1, 0.1)
     await broker.publish(server_rig.messages(topic, "after"))
@@ -124,7 +124,7 @@ async def test_a_topic_that_others_made_well_is_taken(server_rig: Rig, admin: An
 async def test_a_cluster_of_one_is_said_to_be_weak(server: Server) -> None:
     broker = server.connect()
     with capture_logs() as logs:
-        await asyncio.wait_for(broker.open(), 20)
+        await asyncio.wait_for(broker.open(), 40)
     await broker.close()
     weak = [entry for entry in logs if entry["event"] == "kafka_durability_weak"]
     assert [(entry["replication"], entry["wanted"]) for entry in weak] == [(1, 3)]
@@ -151,7 +151,7 @@ def test_settings_with_which_confirmed_messages_could_be_lost(
 async def test_what_was_fetched_ahead_of_a_deleted_topic_is_not_read(server_rig: Rig) -> None:
     broker, topic = await server_rig.open(), server_rig.topic()
     await broker.publish(server_rig.messages(topic, "a", "b", "c"))
-    (first,) = await broker.read(topic, START, 1, 5.0)
+    (first,) = await broker.read(topic, START, 1, 40.0)
 
     await broker.delete_topic(topic)
 

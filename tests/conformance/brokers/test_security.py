@@ -16,7 +16,7 @@ Rig = Any  # the fixtures' classes live in conftest, which cannot be imported
 Server = Any
 
 #: What a first connection may take at most, whatever is wrong with it, in seconds.
-FAST_S = 20.0
+FAST_S = 40.0
 
 #: Every way in that the servers offer, and what it shows.
 WAYS = {

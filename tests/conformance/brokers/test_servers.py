@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(400)
 #: Longest wait for a server that restarts, in seconds; that of Pulsar takes a minute on a very busy machine.
 RESTART_S = 150.0
 #: Longest time in which a server that is not there is given up, in seconds.
-FAST_S = 20.0
+FAST_S = 40.0
 CONFIRMED = [f"c{number}" for number in range(200)]
 STREAM = [f"m{number}" for number in range(60)]
 

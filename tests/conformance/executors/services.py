@@ -41,7 +41,7 @@ class Service:
 
     async def request_on(self, topic: str) -> Message:
         """Returns the one request on a topic."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             while not (entries := await self._broker.read(topic, START, 10, 0.1)):
                 pass
         (entry,) = entries

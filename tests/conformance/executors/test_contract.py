@@ -61,7 +61,7 @@ async def test_a_stopped_run_ends_with_the_reason_given(specimen: Specimen, begi
 async def test_a_run_that_ignores_stop_ends_after_the_grace(specimen: Specimen, begin: Begin) -> None:
     run = await begin(specimen.stubborn)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await specimen.executor.stop(run, GRACE_S, Reason.TIMED_OUT)
         outcome = await finish(specimen, run)
 
@@ -71,7 +71,7 @@ async def test_a_run_that_ignores_stop_ends_after_the_grace(specimen: Specimen, 
 async def test_stop_without_grace_right_after_start_ends_the_run(specimen: Specimen, begin: Begin) -> None:
     run = await begin(specimen.stubborn)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await specimen.executor.stop(run, 0, Reason.CANCELLED)
 
     assert (await finish(specimen, run)).reason is Reason.CANCELLED
@@ -80,7 +80,7 @@ async def test_stop_without_grace_right_after_start_ends_the_run(specimen: Speci
 async def test_stops_at_the_same_time_all_return_and_the_first_reason_counts(specimen: Specimen, begin: Begin) -> None:
     run = await begin(specimen.lasting)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await asyncio.gather(
             specimen.executor.stop(run, GRACE_S, Reason.TIMED_OUT),
             specimen.executor.stop(run, GRACE_S, Reason.CANCELLED),
@@ -104,7 +104,7 @@ async def test_cleanup_ends_what_runs_and_is_safe_twice(specimen: Specimen, begi
     waiting = asyncio.create_task(specimen.executor.wait(run))
     await asyncio.sleep(0)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await specimen.executor.cleanup(run)
         await specimen.executor.cleanup(run)
         outcome = await waiting
@@ -177,7 +177,7 @@ async def test_a_run_that_ended_by_itself_is_released_with_its_outcome(specimen:
     run = await begin(specimen.success)
     await specimen.executor.wait(run)
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(40):
         await specimen.executor.released(run)
 
     await specimen.executor.cleanup(run)
@@ -190,7 +190,7 @@ async def test_a_broken_sink_fails_the_run_instead_of_hanging_it(specimen: Speci
 
     run = await begin(specimen.talking, BrokenSink())
 
-    async with asyncio.timeout(30):  # a container may take its time to start
+    async with asyncio.timeout(40):  # a container may take its time to start
         with pytest.raises(ConnectionResetError):
             await specimen.executor.wait(run)
         await specimen.executor.cleanup(run)

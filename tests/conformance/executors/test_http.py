@@ -26,7 +26,7 @@ async def call_with(executor: Executor, spec: HttpSpec, folder: Path) -> tuple[O
     sink = CollectingSink()
     run = await executor.start(make_attempt(spec, folder / "work"), sink)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             return await executor.wait(run), sink
     finally:
         await executor.cleanup(run)

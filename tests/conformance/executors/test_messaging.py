@@ -45,7 +45,7 @@ def begin(executor: MessagingExecutor, tmp_path: Path) -> Begin:
 
 
 async def end_of(executor: MessagingExecutor, run: Run) -> Outcome:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         outcome = await executor.wait(run)
     await executor.cleanup(run)
     return outcome
@@ -171,7 +171,7 @@ async def test_ants_that_share_a_reply_topic_get_their_own_replies(
     first = await begin(spec)
     second = await other.start(make_attempt(spec, tmp_path, job_id="job-2"), CollectingSink())
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while len(requests := await service.requests_on("shared")) < 2:
             pass
     assert {request["reply_to"] for request in requests} == {"answers"}

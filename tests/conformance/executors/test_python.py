@@ -44,7 +44,7 @@ class Bench:
     async def call(self, name: str, *args: Any, **keys: Any) -> tuple[Outcome, CollectingSink]:
         sink = CollectingSink()
         run = await self.start(name, *args, sink=sink, **keys)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             outcome = await self.executor.wait(run)
         await self.executor.cleanup(run)
         return outcome, sink
@@ -207,7 +207,7 @@ async def test_a_thread_that_ignores_its_timeout_is_held_until_the_function_retu
 
     sys.modules["sample_functions"].released.set()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         await released
     assert "ignored its timeout and still holds its thread" in (outcome.message or "")
     await bench.executor.cleanup(run)
@@ -215,7 +215,7 @@ async def test_a_thread_that_ignores_its_timeout_is_held_until_the_function_retu
 
 async def test_a_function_that_blocks_the_shared_loop_is_named_as_such(bench: Bench) -> None:
     blocking = await bench.start("block_loop")
-    await asyncio.to_thread(sys.modules["sample_functions"].begun.wait, 5)
+    await asyncio.to_thread(sys.modules["sample_functions"].begun.wait, 40)
     waiting = await bench.start("succeed")
 
     await bench.executor.stop(blocking, 0.1, Reason.TIMED_OUT)
@@ -226,7 +226,7 @@ async def test_a_function_that_blocks_the_shared_loop_is_named_as_such(bench: Be
     for run in (blocking, waiting):
         await bench.executor.cleanup(run)
     sys.modules["sample_functions"].released.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         await bench.executor.released(blocking)
 
 
@@ -347,7 +347,7 @@ async def test_a_sink_that_takes_nothing_does_not_keep_a_stopped_run_from_being_
 
     await bench.executor.stop(run, 0.2, Reason.CANCELLED)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         await bench.executor.released(run)
     assert (await bench.executor.wait(run)).reason is Reason.CANCELLED
     sink.may_take.set()

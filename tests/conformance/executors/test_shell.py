@@ -47,7 +47,7 @@ class Bench:
     async def run(self, *script: str, **keys: object) -> tuple[Outcome, CollectingSink]:
         sink = CollectingSink()
         run = await self.start(ShellSpec(script=script, **keys), sink)  # type: ignore[arg-type]  # passed through
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             outcome = await self.executor.wait(run)
         await self.executor.cleanup(run)
         return outcome, sink
@@ -131,7 +131,7 @@ async def test_a_stop_reaches_children_in_and_out_of_the_group(bench: Bench) -> 
     await sink.first_write.wait()
     pids = [int(bench.read_file(name)) for name in ("one", "two")]
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await bench.executor.stop(run, 0.5, Reason.CANCELLED)
 
     assert not any(is_alive(pid) for pid in pids)
@@ -140,7 +140,7 @@ async def test_a_stop_reaches_children_in_and_out_of_the_group(bench: Bench) -> 
 
 async def test_all_that_ignore_a_stop_share_one_grace(bench: Bench) -> None:
     sink = CollectingSink()
-    deaf = "sh -c \"trap 'echo asked >>asked' TERM; echo x >>up; while :; do sleep 0.02; done\""
+    deaf = "sh -c \"trap 'echo asked >>asked' TERM; echo x >>up; while :; do : >beat.\\$\\$; sleep 0.02; done\""
     both_up = 'until [ "$(cat up 2>&-)" = "$(printf \'x\\nx\')" ]; do :; done'
     script = (f"setsid {deaf} & {deaf} & trap '' TERM; {both_up}", "echo up", "wait")
     run = await bench.start(ShellSpec(script=script), sink)
@@ -149,8 +149,10 @@ async def test_all_that_ignore_a_stop_share_one_grace(bench: Bench) -> None:
 
     await bench.executor.stop(run, grace_s, Reason.TIMED_OUT)
 
-    assert grace_s <= asyncio.get_running_loop().time() - began < 2 * grace_s
+    assert grace_s <= asyncio.get_running_loop().time() - began
     assert bench.read_file("asked").count("asked") == 2
+    one, other = (beat.stat().st_mtime for beat in bench.workdir.glob("beat.*"))
+    assert abs(one - other) < grace_s, "one was killed a grace after the other"
     await bench.executor.cleanup(run)
 
 
@@ -357,7 +359,7 @@ async def test_a_stop_ends_an_after_script_that_hangs_and_the_result_stands(benc
     run = await bench.start(ShellSpec(script=("exit 3",), after_script=("echo after; sleep 300",)), sink)
     await sink.first_write.wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await bench.executor.stop(run, 1, Reason.CANCELLED)
 
     assert (await bench.executor.wait(run)).exit_code == 3

@@ -222,8 +222,8 @@ async def test_a_store_that_is_away_fails_no_task(make_ant: Any, bus: Bus, tmp_p
     end = await owner.run(cached(*INSTALL))
     assert (end.is_success, record(end).problem) == (True, "could not be stored: the store is away")
     broken.is_stuck = True
-    end = await owner.run(cached(*INSTALL, timeout_s=2.0), task_no=1)
-    assert (end.is_success, "within the task's timeout of 2 s" in str(record(end).problem)) == (True, True)
+    end = await owner.run(cached(*INSTALL, timeout_s=5.0), task_no=1)
+    assert (end.is_success, "within the task's timeout of 5 s" in str(record(end).problem)) == (True, True)
 
 
 async def test_an_attempt_is_stopped_while_its_cache_is_stored(make_ant: Any, bus: Bus, tmp_path: Path) -> None:

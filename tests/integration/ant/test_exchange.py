@@ -78,7 +78,7 @@ class Far:
         return await self.owner.finished()
 
     async def _hear(self) -> dict[str, Any]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             message: dict[str, Any] = await self._socket.receive_json()
         return message
 

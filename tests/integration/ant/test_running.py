@@ -256,7 +256,7 @@ async def test_a_drain_hands_back_what_waits_and_finishes_what_runs(make_ant: An
     await ant.drain()
     assert (await owner.report(TaskDeclined, 1)).reason == "draining"
     assert (await owner.finished(0)).is_success
-    said = [event for item in await listener.receive(100, 1.0) for event in item.events]
+    said = [event for item in await listener.receive(100, 40.0) for event in item.events]
     assert [(type(event).__name__, getattr(event, "attempts", None)) for event in said][-1] == ("AntLeft", ())
 
 
@@ -267,7 +267,7 @@ async def test_a_stop_gives_running_attempts_away_without_a_result(make_ant: Ant
     await owner.report(TaskStarted, 0)
     listener = await bus.subscribe([topics.ANTS], None, "listener")
     await ant.stop()
-    said = [event for item in await listener.receive(100, 1.0) for event in item.events]
+    said = [event for item in await listener.receive(100, 40.0) for event in item.events]
     assert [held.task_no for event in said for held in getattr(event, "attempts", ())] == [0]
     assert not [event for event in await owner.read(0.01) if isinstance(event, TaskFinished)]
 

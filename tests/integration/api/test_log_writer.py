@@ -27,7 +27,7 @@ def chunk(job_id: JobId, *texts: str, task_no: int = 0) -> Outgoing:
 
 async def stored(front: QueenFront, job_id: JobId, until: Callable[[Sequence[str]], bool]) -> list[str]:
     """Returns the lines of a job, with their streams, once they are as wanted."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while True:
             rows = await front.logs.read(job_id, None, None, 0, 1000)
             lines = [f"{row.stream}: {row.line}" for row in sorted(rows, key=lambda row: (row.task_no, row.seq))]
@@ -43,7 +43,7 @@ async def test_lines_wait_for_a_database_without_room_and_none_is_lost(front: Qu
     done, _ = await asyncio.wait({settled, asyncio.create_task(front.writer.wait())}, timeout=0.5)
     assert not done, "the writer waits, and nobody is told that the lines are safe"
     await front.execute("DROP TRIGGER full_disk ON task_logs")
-    await asyncio.wait_for(settled, 10)
+    await asyncio.wait_for(settled, 40)
     for job_id in jobs:
         assert await stored(front, job_id, bool) == ["stdout: one", "stdout: two"]
 
@@ -58,5 +58,5 @@ async def test_of_a_line_that_no_database_takes_the_log_says_that_it_is_missing(
     assert [lines[0], *lines[2:]] == ["stdout: one", "stdout: three", "stdout: other"]
     assert lines[1].startswith("system: 1 line was dropped: database: Postgres refuses a value: invalid byte sequence")
     assert await stored(front, other, bool) == ["stdout: whole"]
-    (letter,) = await dead.receive(1, 10.0)
+    (letter,) = await dead.receive(1, 40.0)
     assert b"t\0o" in letter.message.body

@@ -77,7 +77,7 @@ async def test_what_is_no_request_is_answered_by_a_problem_document(
     address = urlsplit(front.server.address)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(sent)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
 

@@ -229,14 +229,14 @@ async def test_a_database_that_is_away_is_answered_503_with_retry_after(api: Api
 async def test_a_submission_can_wait_for_the_end_of_its_job(api: Api, front: QueenFront) -> None:
     body = {"job_type": "two", "params": {"region": "eu"}, "idempotency_key": "once"}
     waiting = asyncio.create_task(api.call("POST", f"{JOBS}?wait_s=60", json=body))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         while not front.wake.submitted_count:  # noqa: ASYNC110 - the recording double has no signal
             await asyncio.sleep(0.01)
     _, page = await api.call("GET", JOBS)
 
     await front.end_job(page["items"][0]["id"], "COMPLETED")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         status, job = await waiting
         again, same = await api.call("POST", f"{JOBS}?wait_s=60", json=body)
     assert (status, job["state"], job["id"]) == (201, "COMPLETED", page["items"][0]["id"])

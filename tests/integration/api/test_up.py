@@ -242,7 +242,7 @@ def test_interrupting_a_run_twice_leaves_at_once(place: Place) -> None:
     assert any("interrupt again" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
 
-    assert process.wait(5) == 130
+    assert process.wait(40) == 130
 
 
 def test_the_job_of_a_killed_run_is_cancelled_by_the_next(place: Place) -> None:

@@ -100,9 +100,9 @@ async def test_files_that_a_silent_engine_does_not_give_are_an_error(bench: Benc
 
 
 async def test_a_busy_task_on_a_quiet_way_is_no_silence(proxy: Proxy, make_bench: MakeBench) -> None:
-    bench = await make_bench(docker_host=proxy.url, docker_silence_s=SILENCE_S)
+    bench = await make_bench(docker_host=proxy.url, docker_silence_s=2 * SILENCE_S)
 
-    ended = await bench.run(spec("sleep 2.5; echo done"))
+    ended = await bench.run(spec(f"sleep {2.5 * SILENCE_S}; echo done"))
 
     assert (ended.outcome.is_success, ended.text, ended.notes) == (True, "done\n", "")
 

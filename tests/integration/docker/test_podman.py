@@ -74,8 +74,8 @@ async def test_a_stop_lets_the_running_command_end_by_itself(bench: Bench) -> No
     )
     await sink.first_write.wait()
 
-    async with asyncio.timeout(30):
-        await bench.executor.stop(run, 20, Reason.CANCELLED)
+    async with asyncio.timeout(40):
+        await bench.executor.stop(run, 60, Reason.CANCELLED)
 
     assert (await bench.executor.wait(run)).reason is Reason.CANCELLED
     await bench.executor.cleanup(run)

@@ -66,7 +66,7 @@ async def test_containers_and_network_of_a_killed_ant_are_gone_at_once(start: St
     ant.kill()
     await until(lambda: not engine.containers() and not engine.networks())
 
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 30
 
 
 async def test_a_container_that_is_being_made_when_its_ant_dies_never_starts_and_goes_with_the_next_ant(
@@ -109,7 +109,7 @@ async def test_containers_of_a_stopped_ant_are_gone_when_its_lease_ends(start: S
     ant.send_signal(signal.SIGSTOP)
     await until(lambda: not engine.containers())
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         assert await ant.wait() == -signal.SIGKILL
 
 

@@ -105,16 +105,16 @@ async def test_tasks_with_services_do_not_see_each_other(bench: Bench) -> None:
 
 
 async def test_a_service_that_never_gets_ready_fails_the_task_and_shows_its_log(bench: Bench) -> None:
-    silent = service(command="echo starting up; sleep 60", ready=ReadySpec(port=8080, timeout_s=0.5))
+    silent = service(command="echo starting up; sleep 60", ready=ReadySpec(port=8080, timeout_s=2))
 
-    with pytest.raises(ServiceError, match=r"service web was not ready within 0.5 s.*port 8080") as caught:
+    with pytest.raises(ServiceError, match=r"service web was not ready within 2 s.*port 8080") as caught:
         await bench.run(spec("echo never", services=(silent,)))
 
     assert "[web] starting up" in caught.value.__notes__[0]
 
 
 async def test_what_a_ready_command_last_said_is_told_where_it_never_succeeds(bench: Bench) -> None:
-    web = service(command="sleep 60", ready=ReadySpec(command=("no_such_command",), timeout_s=0.5))
+    web = service(command="sleep 60", ready=ReadySpec(command=("no_such_command",), timeout_s=3))
 
     with pytest.raises(ServiceError, match=r"waited for no_such_command to succeed, which last said '.*not found"):
         await bench.run(spec("echo never", services=(web,)))
@@ -123,7 +123,7 @@ async def test_what_a_ready_command_last_said_is_told_where_it_never_succeeds(be
 async def test_a_service_that_ends_before_it_is_ready_fails_the_task_at_once(bench: Bench) -> None:
     broken = service(command="echo no license; exit 4", ready=ReadySpec(port=8080, timeout_s=60))
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         with pytest.raises(ServiceError, match="service web ended with exit code 4") as caught:
             await bench.run(spec("echo never", services=(broken,)))
 
@@ -140,7 +140,7 @@ async def test_a_stop_ends_the_waiting_for_a_service(bench: Bench, engine: TestE
     run = await bench.start(spec("echo never", services=(silent,)))
     await until(lambda: engine.call("GET", "/containers/json"))
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(40):
         await bench.executor.stop(run, 10, Reason.CANCELLED)
 
     assert (await bench.executor.wait(run)).reason is Reason.CANCELLED

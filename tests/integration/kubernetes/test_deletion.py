@@ -76,7 +76,7 @@ async def test_a_pod_deleted_before_its_script_has_ended_is_evicted(
         )
 
     await asyncio.gather(*map(delete_once_there, runs))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         ends = await asyncio.gather(*(patient.wait(run) for run in runs.values()), return_exceptions=True)
     for run in runs.values():
         let_go(patient, run)
@@ -103,7 +103,7 @@ async def test_a_pod_deleted_after_its_script_has_ended_keeps_the_end_and_says_w
     names = [run.handle.name for run in (in_after, *others)]
     await cluster.kubectl("delete", "pod", *names, "--grace-period=2")
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         outcomes.append(await executor.wait(in_after))
         with pytest.raises(CollectFailedError, match="taken away while"):
             await collecting

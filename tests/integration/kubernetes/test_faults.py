@@ -128,7 +128,7 @@ async def test_an_expired_position_and_a_listener_that_stumbles_are_answered_by_
         version="1",
     )
     watching = asyncio.create_task(watch.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         while await seen.get() != "listed True":
             pass
     watching.cancel()

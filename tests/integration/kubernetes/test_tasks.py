@@ -173,7 +173,7 @@ async def test_a_used_up_quota_says_so(cluster: ClusterUnderTest, executor: Kube
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     await cluster.apply(quota)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             await cluster.kubectl("wait", "--for=jsonpath={.status.hard.pods}=0", "resourcequota/none")
         with pytest.raises(UnschedulableError, match="quota"):
             await finish(executor, await begin(script("true")))

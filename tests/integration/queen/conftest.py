@@ -33,7 +33,7 @@ class InProcess:
 
     async def end(self, job_id: str) -> JobView:
         """Returns the job once it is terminal."""
-        job = await self.manager.wait_for_end(job_id, 30.0)
+        job = await self.manager.wait_for_end(job_id, 60.0)
         assert job.state in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}, job
         return job
 
@@ -41,7 +41,7 @@ class InProcess:
         """Returns the job once the claim holds of it."""
         import asyncio
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             while not claim(job := await self.manager.job(job_id)):  # noqa: ASYNC110 - rows have no signal
                 await asyncio.sleep(0.02)  # what people see is polled: it is rows
         return job

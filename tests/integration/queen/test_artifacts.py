@@ -21,7 +21,7 @@ def store(warm_home: Path) -> LocalStore:
 
 
 async def until_copies(store: LocalStore, wanted: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         while len([key async for key in store.list(PREFIX)]) != wanted:  # noqa: ASYNC110 - files have no signal
             await asyncio.sleep(0.05)
 

@@ -56,7 +56,7 @@ async def test_nothing_is_left_of_a_job_whose_time_is_over(colony: wiring.Colony
     await manager.save_definition(JOB)
     request = JobRequest(job_type="kept-for-a-second", idempotency_key=os.urandom(8).hex())
     job_id = (await manager.submit(request)).job.id
-    await manager.wait_for_end(job_id, 30.0)
+    await manager.wait_for_end(job_id, 60.0)
     store: ArtifactStore = manager._stores.artifacts.store
 
     async with asyncio.timeout(60):

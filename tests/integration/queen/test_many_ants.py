@@ -65,7 +65,7 @@ async def test_what_waits_at_a_busy_ant_moves_to_one_that_comes_later(
     await manager.save_definition(meeting(tmp_path.name, 12, at_once=11))
     submitted = await manager.submit(JobRequest(job_type="meeting"))
     its_meeting = importlib.import_module("queen_functions").meetings[tmp_path.name]
-    assert await asyncio.to_thread(its_meeting.anybody_came.wait, 30)
+    assert await asyncio.to_thread(its_meeting.anybody_came.wait, 60)
     await start_ant("second", 10)
 
     job = await manager.wait_for_end(submitted.job.id, 60)

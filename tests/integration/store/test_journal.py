@@ -232,7 +232,7 @@ async def test_a_take_over_waits_for_a_commit_under_way_and_then_fences(
 
 
 async def _until_waiting(database: Database, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while True:
             rows = await database.fetch(
                 "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -371,7 +371,7 @@ async def test_large_batches_look_rows_up_by_index_without_statistics(
 
 
 async def _sequential_reads(database: Database) -> dict[str, int]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while True:
             rows = await database.fetch(
                 "SELECT relname, seq_tup_read, n_tup_upd FROM pg_stat_user_tables WHERE relname IN ('jobs', 'tasks')"

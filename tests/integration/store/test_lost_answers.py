@@ -140,7 +140,7 @@ async def test_a_server_process_ended_in_the_middle_of_a_commit_leaves_nothing(
 
 
 async def _end_waiting_process(database: Database) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while not await database.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND wait_event_type = 'Lock'"

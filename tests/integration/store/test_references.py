@@ -252,7 +252,7 @@ async def test_pins_and_expiries_of_the_same_artifacts_never_end_in_a_deadlock(
         while await references.expire(7):
             pass
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         await asyncio.gather(expire(), expire(), *(memos.pin(pins[::step]) for step in (1, -1, 1, -1)))
 
 

@@ -64,11 +64,11 @@ async def test_an_attempt_is_not_over_before_its_lines_outlive_the_process(bus: 
     log = log_of(shipper)
     await log.write(Stream.STDOUT, b"one\n")
     closing = asyncio.create_task(log.close())
-    received = await writer.receive(10, 10.0)
+    received = await writer.receive(10, 40.0)
     await asyncio.wait({closing}, timeout=0.05)
     assert not closing.done(), "in memory only"
     await writer.ack(received)
-    await asyncio.wait_for(closing, 10)
+    await asyncio.wait_for(closing, 40)
 
 
 async def test_output_whose_broker_refuses_it_is_never_said_to_be_safe(

@@ -141,9 +141,9 @@ async def test_reading_dead_letters_makes_no_more_of_them(side: Side) -> None:
 async def test_a_group_receives_acknowledges_and_rejects(side: Side) -> None:
     subscription = await side.bus.subscribe(["t"], "g", "c")
     await side.bus.publish([Outgoing("t", "k", barrier(1))])
-    taken = await subscription.receive(10, 1.0)
+    taken = await subscription.receive(10, 40.0)
     await subscription.nack(taken, reason="busy")
-    again = await subscription.receive(10, 1.0)
+    again = await subscription.receive(10, 40.0)
     assert [item.events for item in again] == [(barrier(1),)]
     assert again[0].delivery.rejections == 1
     assert await side.bus.depth("t", "g") == 1
@@ -155,7 +155,7 @@ async def test_a_group_receives_acknowledges_and_rejects(side: Side) -> None:
 async def test_poison_of_a_group_is_dead_lettered_before_the_reader_sees_it(side: Side) -> None:
     subscription = await side.bus.subscribe(["t"], "g", "c")
     await side.broker.publish([Message("t", "k", b"junk")])
-    (received,) = await subscription.receive(10, 1.0)
+    (received,) = await subscription.receive(10, 40.0)
     assert received.events == ()
     assert received.poison[0].raw == b"junk"
     assert len(await side.broker.read("t.dead", START, 10, 0.0)) == 1
@@ -165,13 +165,13 @@ async def test_a_receive_cancelled_while_it_buries_poison_loses_nothing(side: Si
     subscription = await side.bus.subscribe(["t"], "g", "c")
     await side.broker.publish([Message("t", "k", poisoned(barrier(1), 42))])
     side.broker.outages = 10**9
-    receiving = asyncio.create_task(subscription.receive(10, 1.0))
+    receiving = asyncio.create_task(subscription.receive(10, 40.0))
     for _ in range(5):
         await asyncio.sleep(0)
     receiving.cancel()
     await asyncio.gather(receiving, return_exceptions=True)
     side.broker.outages = 0
-    (received,) = await subscription.receive(10, 1.0)
+    (received,) = await subscription.receive(10, 40.0)
     assert received.events == (barrier(1),)
 
 
@@ -180,7 +180,7 @@ async def test_a_broadcast_reaches_every_listener_and_buries_nothing(side: Side)
     await side.bus.publish([Outgoing("t", "k", barrier(1))])
     await side.broker.publish([Message("t", "k", b"junk")])
     for listener in listeners:
-        good, bad = await listener.receive(10, 1.0)
+        good, bad = await listener.receive(10, 40.0)
         assert good.events == (barrier(1),)
         assert bad.poison
     assert await side.broker.read("t.dead", START, 10, 0.0) == []

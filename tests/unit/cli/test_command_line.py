@@ -131,7 +131,7 @@ def test_an_interrupt_while_the_command_line_is_imported_shows_no_traceback(tmp_
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
@@ -158,7 +158,7 @@ def test_a_server_that_waits_for_its_database_stops_on_one_signal(number: signal
 
         server.send_signal(number)
         try:
-            assert server.wait(10) == 0
+            assert server.wait(40) == 0
         finally:
             server.kill()
 

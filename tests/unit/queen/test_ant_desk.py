@@ -31,8 +31,8 @@ class Colony:
         return await self.hear()
 
     async def hear(self) -> HeartbeatsSeen:
-        async with asyncio.timeout(10):
-            (received,) = await self._answers.receive(1, timeout_s=10)
+        async with asyncio.timeout(40):
+            (received,) = await self._answers.receive(1, timeout_s=40)
         (answer,) = received.events
         assert isinstance(answer, HeartbeatsSeen)
         return answer
@@ -87,7 +87,7 @@ class Sleeper:
         """Takes an event and returns the next answer."""
         self._desk._take(event)
         await self._desk.answer()
-        (received,) = await self._answers.receive(1, timeout_s=10)
+        (received,) = await self._answers.receive(1, timeout_s=40)
         (answer,) = received.events
         assert isinstance(answer, HeartbeatsSeen)
         return answer

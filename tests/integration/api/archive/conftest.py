@@ -59,7 +59,7 @@ def chunk(job_id: JobId, task_no: int, seqs: Sequence[int], attempt: int = 1, pa
 
 
 async def read_log(api: Api, job_id: JobId, query: str = "") -> list[dict[str, Any]]:
-    async with asyncio.timeout(30), api.session.get(f"{JOBS}/{job_id}/logs?{query}") as response:
+    async with asyncio.timeout(40), api.session.get(f"{JOBS}/{job_id}/logs?{query}") as response:
         assert response.status == 200, await response.text()
         return [json.loads(line) async for line in response.content]
 
