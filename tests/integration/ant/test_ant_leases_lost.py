@@ -167,14 +167,17 @@ async def test_work_of_a_lapsed_lease_is_killed_given_away_and_not_reported(
 async def test_no_life_is_announced_before_the_work_of_the_former_is_over(
     answered: Answered, leased: Ant, listener: Listener
 ) -> None:
-    number = await answered.run_until_accepted(python("time:sleep", 2.0))
-    old = leased.registration.incarnation
-    answered.task.cancel()
-    beats = 1
-    while leased.registration.incarnation == old:
-        beats = len(await listener.hear(AntHeartbeat, beats + 1))
-    await answered.owner.say(wants_registrations=True)
-    left = await listener.left_with(Held(SHARD, answered.owner.job_id, number, 1))
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb"), os.fdopen(writer, "wb"):
+        number = await answered.run_until_accepted(python("os:read", reader, 1))
+        old = leased.registration.incarnation
+        answered.task.cancel()
+        beats = 1
+        while leased.registration.incarnation == old:
+            beats = len(await listener.hear(AntHeartbeat, beats + 1))
+        await answered.owner.say(wants_registrations=True)
+        os.write(writer, b"!")  # soon: the warden of an ant whose work does not end kills it, which is this process
+        left = await listener.left_with(Held(SHARD, answered.owner.job_id, number, 1))
     before = listener.heard[: listener.heard.index(left)]
     new = leased.registration.incarnation
     assert left.incarnation != new
