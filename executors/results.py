@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 
 from executors.base import Outcome, Reason
+from executors.excerpts import without_last_line
 
 _OWN_FOLDER = str(Path(__file__).parent)
 #: Frames of a traceback that are shown, the innermost ones.
 _FRAMES = 20
-_MESSAGE_CHARACTERS = 500
+#: A longer message is cut behind one of its lines.
+_MESSAGE_CHARACTERS = 16 * 1024
 
 
 def outcome_of_result(result: Any) -> Outcome:
@@ -82,4 +84,6 @@ def _is_json(value: Any) -> bool:
 
 
 def _cut(message: str) -> str:
-    return message if len(message) <= _MESSAGE_CHARACTERS else message[:_MESSAGE_CHARACTERS] + "…"
+    if len(message) <= _MESSAGE_CHARACTERS:
+        return message
+    return without_last_line(message[:_MESSAGE_CHARACTERS]) + f"… ({len(message)} characters)"

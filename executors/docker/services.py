@@ -6,9 +6,11 @@ from typing import Any
 
 from executors.base import Sink, Stream
 from executors.docker.address import is_local
-from executors.docker.engine import Engine
+from executors.docker.engine import OUTPUT_BYTES, Engine
 from executors.docker.errors import EngineError, EngineLostError, EngineRefusedError
 from executors.errors import ServiceError
+from executors.excerpts import without_last_line
+from executors.output import PIECE_BYTES
 from executors.specs import ReadySpec, ServiceSpec
 
 Json = Any  # a JSON value
@@ -21,8 +23,6 @@ _LOOK_LIMIT_S = 5.0
 _CONNECT_LIMIT_S = 1.0
 #: The exit codes of a command that the engine could not run.
 _NOT_RUN = (126, 127)
-#: How much is shown of what a command last said.
-_SAID_CHARACTERS = 200
 #: Lines of a service's own log that are shown where it does not get ready.
 _LOG_LINES = 30
 #: Shows the sockets of a container, of which there may be many.
@@ -69,7 +69,7 @@ class Service:
                 await self._show_log(sink)
                 wanted = f"port {ready.port} to be open" if ready.port else f"{' '.join(ready.command)} to succeed"
                 message = f"service {self._spec.name} was not ready within {ready.timeout_s:g} s: waited for {wanted}"
-                message += f", which last said {self._said!r}" if self._said else ""
+                message += f", which last said: {self._said}" if self._said else ""
                 raise ServiceError(f"{message}; see its last lines in the log, or raise ready.timeout")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _MAX_PAUSE_S)
@@ -94,8 +94,7 @@ class Service:
             code, said = await self._engine.execute(self._container, command, _LOOK_LIMIT_S)
         except (EngineRefusedError, EngineLostError):
             return False  # it does not run yet, or any more, or hangs: the next look tells
-        lines = said.decode(errors="replace").split("\n")
-        self._said = next((line.strip() for line in reversed(lines) if line.strip()), "")[:_SAID_CHARACTERS]
+        self._said = last_said(said)
         return code == 0
 
     async def _is_open(self, facts: Json, port: int) -> bool:
@@ -131,7 +130,17 @@ class Service:
         except EngineError as exc:
             log = str(exc).encode()
         for line in log.splitlines():
-            await sink.write(Stream.SYSTEM, f"[{self._spec.name}] ".encode() + line[:1000] + b"\n")
+            text = f"[{self._spec.name}] ".encode() + line + b"\n"
+            for at in range(0, len(text), PIECE_BYTES):
+                await sink.write(Stream.SYSTEM, text[at : at + PIECE_BYTES])
+
+
+def last_said(output: bytes) -> str:
+    """Returns the last line of what a command said that has words."""
+    text = output.decode(errors="replace")
+    if len(output) == OUTPUT_BYTES:
+        text = without_last_line(text)
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _listens(table: bytes, port: int) -> bool:

@@ -23,7 +23,7 @@ class ApiRefusedError(ExecutorError):
     def of(cls, status: int, body: Any) -> "ApiRefusedError":
         """Returns the error for an answer: a Status object, or whatever a proxy between put there."""
         known = body if isinstance(body, dict) else {}
-        return cls(status, str(known.get("reason") or "no reason given"), str(known.get("message") or body)[:2000])
+        return cls(status, str(known.get("reason") or "no reason given"), str(known.get("message") or body))
 
     @property
     def is_worth_retrying(self) -> bool:

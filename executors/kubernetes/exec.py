@@ -16,7 +16,8 @@ _STDIN, _STDOUT, _STDERR, _ERROR = range(4)
 CHUNK_BYTES: Final = 256 * 1024
 #: A container that sends nothing for so long is taken for gone, in seconds.
 _SILENCE_S: Final = 120.0
-_STDERR_LIMIT: Final = 4000
+#: How much is kept of what a command complained of, its end.
+STDERR_BYTES: Final = 4000
 
 
 class ExecSession:
@@ -50,7 +51,7 @@ class ExecSession:
             if channel == _STDOUT and data:
                 yield data
             elif channel == _STDERR:
-                self.stderr = (self.stderr + data)[-_STDERR_LIMIT:]
+                self.stderr = (self.stderr + data)[-STDERR_BYTES:]
             elif channel == _ERROR:
                 self.exit_code = _exit_code(data)
 
@@ -96,4 +97,4 @@ def _exit_code(data: bytes) -> int:
         if cause.get("reason") == "ExitCode":
             return int(cause["message"])
     words = status.get("message") or data.decode(errors="replace")
-    raise ApiUnreachableError(f"the node could not run a command in the container: {words[:500]}")
+    raise ApiUnreachableError(f"the node could not run a command in the container: {words}")

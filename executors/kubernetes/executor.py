@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from executors.base import Attempt, Executor, Outcome, Reason, Run, Sink
 from executors.errors import ExecutorError, SpecRefusedError
+from executors.excerpts import without_last_line
 from executors.kubernetes.access import check_access
 from executors.kubernetes.cluster import Cluster
 from executors.kubernetes.collecting import collect
@@ -27,6 +28,7 @@ Pod = dict[str, Any]  # a pod as the cluster's JSON has it
 
 #: Lines of a broken service's log that its error quotes.
 _QUOTED_LINES: Final = 5
+_QUOTED_BYTES: Final = 16 * 1024
 
 
 class KubernetesExecutor(Executor):
@@ -174,7 +176,7 @@ class KubernetesExecutor(Executor):
         return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod["metadata"]["uid"]}
 
     async def _last_words(self, pod: str, container: str) -> str:
-        query = [("container", container), ("tailLines", str(_QUOTED_LINES)), ("limitBytes", "2000")]
+        query = [("container", container), ("tailLines", str(_QUOTED_LINES)), ("limitBytes", str(_QUOTED_BYTES))]
         data = bytearray()
         try:
             async with self._cluster.stream(self._cluster.pod_path(pod) + "/log", query=query, idle_s=5) as pieces:
@@ -182,4 +184,5 @@ class KubernetesExecutor(Executor):
                     data += piece
         except (ApiRefusedError, ApiUnreachableError):
             return ""
-        return data.decode(errors="replace").strip()
+        text = data.decode(errors="replace")
+        return (without_last_line(text) if len(data) >= _QUOTED_BYTES else text).strip()

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import IO, Final, TypeVar
 
 from executors.errors import CollectFailedError, StartFailedError
+from executors.excerpts import last_lines, without_first_line
 from executors.kubernetes.archive import empty, pack, roots, unpack
 from executors.kubernetes.cluster import Cluster
 from executors.kubernetes.errors import ApiRefusedError, ApiUnreachableError
-from executors.kubernetes.exec import CHUNK_BYTES, ExecSession, running
+from executors.kubernetes.exec import CHUNK_BYTES, STDERR_BYTES, ExecSession, running
 from executors.kubernetes.manifest import MAIN
 from executors.kubernetes.volumes import HOME_PATH
 
@@ -23,6 +24,8 @@ T = TypeVar("T")
 #: Times that a transfer is tried.
 _TRIES: Final = 6
 _MIN_PAUSE_S: Final = 0.2
+#: How much is shown of what a command complained of, if its last line is no longer.
+_SHOWN_CHARACTERS: Final = 500
 #: GNU tar's code for a file that changed while it was read.
 _TAR_CHANGED: Final = 1
 _TAR_WORDS: Final = "the image needs sh, tar and head, and the ant's account the right to exec into pods"
@@ -164,5 +167,7 @@ async def _end(session: ExecSession) -> int:
 
 def words_of(session: ExecSession) -> str:
     """Returns what a command complained of at its end; never nothing."""
-    text = session.stderr.decode(errors="replace").strip()
-    return text[-500:] or f"exit code {session.exit_code}"
+    text = session.stderr.decode(errors="replace")
+    if len(session.stderr) == STDERR_BYTES:
+        text = without_first_line(text)
+    return last_lines(text.strip(), _SHOWN_CHARACTERS) or f"exit code {session.exit_code}"

@@ -30,7 +30,7 @@ def check_name(name: str) -> str:
     except UnicodeEncodeError:
         raise TransferError(repr(name), "is not UTF-8; rename the file") from None
     if size > MAX_NAME_BYTES:
-        raise TransferError(repr(name[:80]), f"is longer than {MAX_NAME_BYTES} bytes")
+        raise TransferError(repr(name), f"is longer than {MAX_NAME_BYTES} bytes")
     return name
 
 

@@ -5,6 +5,7 @@ A value that is JSON keeps its type (``3``, ``true``, ``[1, 2]``, ``"text"``); a
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ _FILE_LIMIT_BYTES: Final = 4 * OUTPUTS_LIMIT_BYTES
 
 
 def parse_line(line: str) -> tuple[str, Json]:
-    """Returns name and value of a line that begins with ``PREFIX``.
+    """Returns name and value of a line of the log that begins with ``PREFIX``: secrets are masked there.
 
     Raises:
         DataError: the line is not ``::set-output name=K::V``.
@@ -44,11 +45,11 @@ def parse_value(where: str, text: str) -> Json:
         raise DataError(where, "is nested too deeply") from None
 
 
-def read_file(path: Path) -> dict[str, Json]:
+def read_file(path: Path, told: Callable[[str], str]) -> dict[str, Json]:
     """Returns the outputs of the file, none where it does not exist. Blocks.
 
     Opened without following links or waiting for a writer: the path belongs to the task, which may have put anything
-    there.
+    there. ``told`` masks what an error quotes.
 
     Raises:
         DataError: not a regular file, too large, not UTF-8, or a line is not ``K=V``; the line is named.
@@ -65,11 +66,13 @@ def read_file(path: Path) -> dict[str, Json]:
         data = file.read(_FILE_LIMIT_BYTES + 1)
     if len(data) > _FILE_LIMIT_BYTES:
         raise DataError("FORMICARY_OUTPUT", f"exceeds {_FILE_LIMIT_BYTES} bytes; store large values as artifacts")
-    return parse_file(data)
+    return parse_file(data, told)
 
 
-def parse_file(data: bytes) -> dict[str, Json]:
+def parse_file(data: bytes, told: Callable[[str], str]) -> dict[str, Json]:
     """Returns the outputs of the file's content; a later line for the same name wins.
+
+    ``told`` masks what an error quotes: a part of a secret, or one with escapes, is not recognised in the error.
 
     Raises:
         DataError: not UTF-8, or a line is not ``K=V``.
@@ -84,6 +87,6 @@ def parse_file(data: bytes) -> dict[str, Json]:
             continue
         name, separator, value = line.removesuffix("\r").partition("=")
         if not separator or not name.strip():
-            raise DataError(f"FORMICARY_OUTPUT line {number}", f"{line[:80]!r} is not K=V")
+            raise DataError(f"FORMICARY_OUTPUT line {number}", f"{told(line)[:80]!r} is not K=V")
         outputs[name.strip()] = parse_value(f"outputs.{name.strip()}", value)
     return outputs

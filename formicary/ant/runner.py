@@ -337,10 +337,10 @@ async def _gather_outputs(folder: AttemptFolder, sink: AttemptLog, outcome: Outc
     if sink.outputs:
         found.update(sink.outputs)
     if folder.is_made:
-        found.update(await asyncio.to_thread(outputs.read_file, folder.output_file))
+        found.update(await asyncio.to_thread(outputs.read_file, folder.output_file, sink.told))
     if not found:
         return None
-    check_outputs(found)
+    check_outputs(found, sink.told)
     return found
 
 

@@ -1,7 +1,7 @@
 """Checks of values before they leave the ant: what no database takes must never reach the journal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -21,15 +21,15 @@ _MIN_INT: Final = -(2**63)
 _MAX_INT: Final = 2**63 - 1
 
 
-def check_outputs(outputs: Mapping[str, Json]) -> None:
-    """Checks the outputs of a task.
+def check_outputs(outputs: Mapping[str, Json], told: Callable[[str], str]) -> None:
+    """Checks the outputs of a task. ``told`` masks what an error quotes in part.
 
     Raises:
         DataError: names the output and what is wrong: no JSON, NUL, a lone surrogate, a number out of range, too large.
     """
     for name, value in outputs.items():
         where = f"outputs.{name}"
-        _check_name(name)
+        _check_name(name, told)
         if value is not None and value is not True and value is not False:
             _check_size(where, value)
             _check(where, value, 0)
@@ -46,9 +46,10 @@ def clean_text(text: str) -> str:
     return text
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, told: Callable[[str], str]) -> None:
     if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
-        raise DataError(f"outputs.{name[:MAX_NAME_CHARS]!r}", f"a name has 1 to {MAX_NAME_CHARS} printable characters")
+        shown = told(name)[:MAX_NAME_CHARS]
+        raise DataError(f"outputs.{shown!r}", f"a name has 1 to {MAX_NAME_CHARS} printable characters")
 
 
 def _check_size(where: str, value: Json) -> None:

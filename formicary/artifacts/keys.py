@@ -31,7 +31,7 @@ def check_key(key: str) -> tuple[str, ...]:
     except UnicodeEncodeError:
         raise BadKeyError(key, "is not valid Unicode") from None
     if not key or size_bytes > _KEY_LIMIT_BYTES:
-        raise BadKeyError(key[:100], f"must have 1 to {_KEY_LIMIT_BYTES} bytes")
+        raise BadKeyError(key, f"must have 1 to {_KEY_LIMIT_BYTES} bytes")
     if "\0" in key or "\\" in key:
         raise BadKeyError(key, "must not contain NUL or a backslash")
     parts = tuple(key.split("/"))

@@ -116,8 +116,20 @@ async def test_a_service_that_never_gets_ready_fails_the_task_and_shows_its_log(
 async def test_what_a_ready_command_last_said_is_told_where_it_never_succeeds(bench: Bench) -> None:
     web = service(command="sleep 60", ready=ReadySpec(command=("no_such_command",), timeout_s=3))
 
-    with pytest.raises(ServiceError, match=r"waited for no_such_command to succeed, which last said '.*not found"):
+    with pytest.raises(ServiceError, match=r"waited for no_such_command to succeed, which last said: .*not found"):
         await bench.run(spec("echo never", services=(web,)))
+
+
+async def test_what_a_service_said_is_told_whole_so_that_a_secret_in_it_is_recognised(bench: Bench) -> None:
+    said = "-" * 1990 + "a\\secret"
+    ready = ReadySpec(command=("sh", "-c", f"echo '{said}'; false"), timeout_s=0.5)
+    web = service(command=f"echo '{said}'; sleep 60", ready=ready)
+
+    with pytest.raises(ServiceError, match="which last said") as caught:
+        await bench.run(spec("echo never", services=(web,)))
+
+    assert f"which last said: {said};" in str(caught.value)
+    assert f"[web] {said}" in caught.value.__notes__[0]
 
 
 async def test_a_service_that_ends_before_it_is_ready_fails_the_task_at_once(bench: Bench) -> None:
