@@ -146,27 +146,15 @@ class Cluster:
             ApiRefusedError: the server said no.
             ApiUnreachableError: the connection broke.
         """
-        client = self._opened()
         query = [("container", container), ("stdout", "1"), ("stderr", "1"), ("stdin", "1" if has_input else "0")]
         query += [("command", word) for word in command]
-        url = URL(client.configuration.host + self.pod_path(pod) + "/exec").with_query(query)
-        headers: dict[str, str] = {}
-        await client.update_params_for_auth(headers, [], ["BearerToken"])
-        session: aiohttp.ClientSession = client.rest_client.pool_manager
         try:
-            async with asyncio.timeout(REQUEST_S):
-                socket = await session.ws_connect(
-                    url,
-                    headers=headers,
-                    protocols=_EXEC_PROTOCOLS,
-                    max_msg_size=0,
-                    heartbeat=CONNECT_S,
-                    proxy=client.rest_client.proxy,
-                )
-        except aiohttp.WSServerHandshakeError as exc:
-            raise ApiRefusedError(exc.status, "exec refused", exc.message) from exc
-        except LOST as exc:
-            raise unreachable(exc) from exc
+            socket = await self._connect(pod, query)
+        except ApiRefusedError as exc:
+            if exc.status != 401:
+                raise
+            await self._renew()
+            socket = await self._connect(pod, query)
         try:
             yield socket
         finally:
@@ -183,12 +171,41 @@ class Cluster:
         response = await self._call(method, path, query, timeout, body)
         if response.status == 401:
             response.close()
-            try:
-                await self._load(self._opened().configuration)
-            except ExecutorError as exc:  # it may be there again at the next try, as a token that a program renews
-                raise ApiUnreachableError(str(exc)) from exc
+            await self._renew()
             response = await self._call(method, path, query, timeout, body)
         return response
+
+    async def _renew(self) -> None:
+        """Reads the credentials anew.
+
+        Raises:
+            ApiUnreachableError: they cannot be read; they may be there again at the next try.
+        """
+        try:
+            await self._load(self._opened().configuration)
+        except ExecutorError as exc:  # as of a token that a program renews
+            raise ApiUnreachableError(str(exc)) from exc
+
+    async def _connect(self, pod: str, query: Query) -> aiohttp.ClientWebSocketResponse:
+        client = self._opened()
+        url = URL(client.configuration.host + self.pod_path(pod) + "/exec").with_query(query)
+        headers: dict[str, str] = {}
+        await client.update_params_for_auth(headers, [], ["BearerToken"])
+        session: aiohttp.ClientSession = client.rest_client.pool_manager
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                return await session.ws_connect(
+                    url,
+                    headers=headers,
+                    protocols=_EXEC_PROTOCOLS,
+                    max_msg_size=0,
+                    heartbeat=CONNECT_S,
+                    proxy=client.rest_client.proxy,
+                )
+        except aiohttp.WSServerHandshakeError as exc:
+            raise ApiRefusedError(exc.status, "exec refused", exc.message) from exc
+        except LOST as exc:
+            raise unreachable(exc) from exc
 
     async def _call(
         self, method: str, path: str, query: Query, timeout: aiohttp.ClientTimeout, body: Json
