@@ -34,10 +34,10 @@ class _PositionsFirst(MemoryJournal):
 
 
 class _TrimsWhatIsRead(ShardLogs):
-    async def trim(self, shards: Any) -> None:
-        for shard in shards:
+    async def trim(self) -> None:
+        for shard in self._loop.shards.values():
             shard.committed_position = shard.results_position
-        await super().trim(shards)
+        await super().trim()
 
 
 class _NoFences(WatchedDatabase):

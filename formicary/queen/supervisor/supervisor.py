@@ -119,7 +119,7 @@ class Supervisor(Service):
         self.commands = Commands(stores.commands, stores.shards, self._programs, self.loop, clock)
         self._memos = Memos(stores.memos, self.loop, clock)
         self._chores = Chores(stores.housekeeping, self.loop, clock, config.queen_id)
-        self._logs = ShardLogs(bus, clock, self.loop)
+        self._logs = ShardLogs(bus, clock, self.loop, self._is_held)
         self._readers: dict[int, list[asyncio.Task[None]]] = {}
         #: The newest life of each shard in this process, where its logs are in memory too.
         self._loaded: dict[int, LiveShard] = {}
@@ -138,6 +138,7 @@ class Supervisor(Service):
                 self._group.create_task(self._memos.run())
                 self._group.create_task(self._chores.run())
                 self._group.create_task(self._tick())
+                self._group.create_task(self._logs.run_trims())
                 self._group.create_task(self._launching.run())
                 self._group.create_task(self._even_out())
                 self.started.set()
@@ -294,7 +295,6 @@ class Supervisor(Service):
             self.commands.wake()
             self._launching.wake()
             measure(self.loop.engine, self.loop.shards.values())
-            await self._logs.trim(self.loop.shards.values())
 
     def _move_positions(self, now: datetime) -> None:
         """Commits how far logs were read that brought nothing to commit."""
@@ -303,9 +303,10 @@ class Supervisor(Service):
                 self.loop.engine.batch.move_positions(shard)
 
     def _valid_epochs(self) -> dict[int, int]:
-        return {
-            number: shard.epoch for number, shard in self.loop.shards.items() if self.keeper.is_valid(f"shard-{number}")
-        }
+        return {number: shard.epoch for number, shard in self.loop.shards.items() if self._is_held(shard)}
+
+    def _is_held(self, shard: LiveShard) -> bool:
+        return self.keeper.is_valid(f"shard-{shard.number}")
 
     def _stop_reading(self, shard: LiveShard) -> None:
         for task in self._readers.pop(shard.number, ()):
