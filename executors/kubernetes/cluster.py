@@ -1,27 +1,28 @@
 """The connection to one cluster: credentials, requests, streams and exec, with the errors of ``errors.py``.
 
 The client's own models and watch are not used: it returns logs that are JSON as Python's idea of them, checks no status
-of a stream, has no time limits, and reconnects a watch without a pause. What is taken from it are credentials
-(kubeconfig with its plugins, service account with its rotating token), TLS and its session.
+of a stream, has no time limits, reconnects a watch without a pause, and keeps the certificate that it began with. What
+is taken from it are credentials (kubeconfig with its plugins, service account with its rotating token).
 """
 
 import asyncio
 import hashlib
 import json
-import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from yarl import URL
 
 from executors.errors import ExecutorError
+from executors.kubernetes.credentials import Credentials, is_inside, read
 from executors.kubernetes.errors import ApiRefusedError, ApiUnreachableError
-from executors.kubernetes.kubeconfig import check_kubeconfig
+
+T = TypeVar("T")
 
 Json = Any  # a JSON value
 Query = Sequence[tuple[str, str]]
@@ -30,7 +31,8 @@ Query = Sequence[tuple[str, str]]
 CONNECT_S: Final = 10.0
 #: Time for the answer to a plain request, in seconds.
 REQUEST_S: Final = 30.0
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+#: The most that an event of a watch is read ahead in one piece.
+_READ_BYTES: Final = 2 * 1024 * 1024
 _EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 #: What a connection that broke, or was never made, raises.
 LOST: Final = (aiohttp.ClientError, TimeoutError, OSError, EOFError)
@@ -48,7 +50,9 @@ class Cluster:
     def __init__(self, namespace: str = "", kubeconfig: str = "") -> None:
         self.namespace = namespace
         self._kubeconfig = kubeconfig
-        self._client: Any = None
+        self._session: aiohttp.ClientSession | None = None
+        self._credentials: Credentials | None = None
+        self._renewing = asyncio.Lock()
         self._date = ""
 
     @property
@@ -64,7 +68,7 @@ class Cluster:
 
         Two clusters never have one place. Two addresses of one cluster are two places: that costs choice, no promise.
         """
-        configuration = self._opened().configuration
+        configuration = self._opened()[1].configuration
         authority = await asyncio.to_thread(_content, configuration.ssl_ca_cert)
         words = f"{configuration.host}\n{self.namespace}\n{authority}"
         return hashlib.sha256(words.encode()).hexdigest()[:10]
@@ -72,7 +76,7 @@ class Cluster:
     @property
     def is_inside(self) -> bool:
         """Whether this process runs in a pod of the cluster, with its service account."""
-        return not self._kubeconfig and not os.environ.get("KUBECONFIG") and "KUBERNETES_SERVICE_HOST" in os.environ
+        return is_inside(self._kubeconfig)
 
     async def open(self) -> None:
         """Reads the credentials; connects to nothing.
@@ -80,26 +84,19 @@ class Cluster:
         Raises:
             ExecutorError: there are none, or they cannot be read.
         """
-        if self._client is not None:
+        if self._session is not None:
             return
-        if not self.is_inside:  # before the driver, whose import takes its time
-            await asyncio.to_thread(check_kubeconfig, self._kubeconfig)
-        try:
-            from kubernetes_asyncio.client import ApiClient, Configuration
-        except ImportError as exc:
-            raise ExecutorError("KUBERNETES needs kubernetes-asyncio: pip install 'formicary[kubernetes]'") from exc
-
-        configuration = Configuration()
+        self._credentials = await read(self._kubeconfig)
+        self.namespace = self.namespace or self._credentials.namespace
         # Watches, followed logs and exec sessions each hold a connection: a limit would let them starve plain requests.
-        configuration.connection_pool_maxsize = 0
-        await self._load(configuration)
-        self._client = ApiClient(configuration)
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_READ_BYTES)
 
     async def close(self) -> None:
         """Closes all connections. Safe twice and before ``open``."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def request(self, method: str, path: str, *, query: Query = (), body: Json = None) -> dict[str, Json]:
         """Returns the JSON answer to a plain request.
@@ -128,9 +125,6 @@ class Cluster:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=idle_s)
         try:
             response = await self._send("GET", path, query, timeout, None)
-            if response.status != 200:
-                async with response:
-                    await _answer(response)
         except LOST as exc:
             raise unreachable(exc) from exc
         async with response:
@@ -149,12 +143,9 @@ class Cluster:
         query = [("container", container), ("stdout", "1"), ("stderr", "1"), ("stdin", "1" if has_input else "0")]
         query += [("command", word) for word in command]
         try:
-            socket = await self._connect(pod, query)
-        except ApiRefusedError as exc:
-            if exc.status != 401:
-                raise
-            await self._renew()
-            socket = await self._connect(pod, query)
+            socket = await self._with_renewal(lambda session, who: self._connect(session, who, pod, query))
+        except LOST as exc:
+            raise unreachable(exc) from exc
         try:
             yield socket
         finally:
@@ -167,84 +158,84 @@ class Cluster:
     async def _send(
         self, method: str, path: str, query: Query, timeout: aiohttp.ClientTimeout, body: Json
     ) -> aiohttp.ClientResponse:
-        """Sends a request; credentials that the server does not take any more are read anew, once."""
-        response = await self._call(method, path, query, timeout, body)
-        if response.status == 401:
-            response.close()
-            await self._renew()
-            response = await self._call(method, path, query, timeout, body)
-        return response
-
-    async def _renew(self) -> None:
-        """Reads the credentials anew.
+        """Returns the answer to a request, of which only the head has come.
 
         Raises:
-            ApiUnreachableError: they cannot be read; they may be there again at the next try.
+            ApiRefusedError: the server said no.
         """
-        try:
-            await self._load(self._opened().configuration)
-        except ExecutorError as exc:  # as of a token that a program renews
-            raise ApiUnreachableError(str(exc)) from exc
 
-    async def _connect(self, pod: str, query: Query) -> aiohttp.ClientWebSocketResponse:
-        client = self._opened()
-        url = URL(client.configuration.host + self.pod_path(pod) + "/exec").with_query(query)
-        headers: dict[str, str] = {}
-        await client.update_params_for_auth(headers, [], ["BearerToken"])
-        session: aiohttp.ClientSession = client.rest_client.pool_manager
+        async def send(session: aiohttp.ClientSession, who: Credentials) -> aiohttp.ClientResponse:
+            response = await session.request(
+                method,
+                URL(who.configuration.host + path).with_query(query),
+                headers={"Accept": "application/json, */*", **await who.headers()},
+                json=body,
+                timeout=timeout,
+                ssl=who.tls,
+                server_hostname=who.configuration.tls_server_name,
+                proxy=who.configuration.proxy,
+            )
+            if not 200 <= response.status < 300:
+                async with response:
+                    raise ApiRefusedError.of(response.status, await _body(response))
+            return response
+
+        return await self._with_renewal(send)
+
+    async def _connect(
+        self, session: aiohttp.ClientSession, who: Credentials, pod: str, query: Query
+    ) -> aiohttp.ClientWebSocketResponse:
         try:
             async with asyncio.timeout(REQUEST_S):
                 return await session.ws_connect(
-                    url,
-                    headers=headers,
+                    URL(who.configuration.host + self.pod_path(pod) + "/exec").with_query(query),
+                    headers=await who.headers(),
                     protocols=_EXEC_PROTOCOLS,
                     max_msg_size=0,
                     heartbeat=CONNECT_S,
-                    proxy=client.rest_client.proxy,
+                    ssl=who.tls,
+                    server_hostname=who.configuration.tls_server_name,
+                    proxy=who.configuration.proxy,
                 )
         except aiohttp.WSServerHandshakeError as exc:
             raise ApiRefusedError(exc.status, "exec refused", exc.message) from exc
-        except LOST as exc:
-            raise unreachable(exc) from exc
 
-    async def _call(
-        self, method: str, path: str, query: Query, timeout: aiohttp.ClientTimeout, body: Json
-    ) -> aiohttp.ClientResponse:
-        response: aiohttp.ClientResponse = await self._opened().call_api(
-            path,
-            method,
-            query_params=list(query),
-            header_params={"Accept": "application/json, */*"},
-            body=body,
-            auth_settings=["BearerToken"],
-            _preload_content=False,
-            _request_timeout=timeout,
-        )
-        return response
-
-    def _opened(self) -> Any:
-        if self._client is None:
-            raise ApiUnreachableError("the connection to the cluster is closed")
-        return self._client
-
-    async def _load(self, configuration: Any) -> None:
-        from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
-
-        if not self.is_inside:
-            await asyncio.to_thread(check_kubeconfig, self._kubeconfig)
+    async def _with_renewal(self, call: Callable[[aiohttp.ClientSession, Credentials], Awaitable[T]]) -> T:
+        """Returns what a call returns; credentials that are not taken any more are read anew, and it is made again."""
+        session, who = self._opened()
         try:
-            if self.is_inside:
-                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # untyped there
-                self.namespace = self.namespace or await asyncio.to_thread(_own_namespace)
+            return await call(session, who)
+        except aiohttp.ClientSSLError:
+            pass  # perhaps the cluster has a new authority
+        except ApiRefusedError as exc:
+            if exc.status != 401:
+                raise
+        await self._renew(who)
+        return await call(*self._opened())
+
+    async def _renew(self, refused: Credentials) -> None:
+        """Reads the credentials anew, once for all who were refused with the same ones.
+
+        What runs over a connection made with the former ones goes on.
+
+        Raises:
+            ApiUnreachableError: they cannot be read, or are another cluster's; that may be otherwise at the next try.
+        """
+        async with self._renewing:
+            if self._credentials is not refused:
                 return
-            file = self._kubeconfig or None
-            loader = await load_kube_config(config_file=file, client_configuration=configuration, persist_config=False)
-        except (ConfigException, OSError, ValueError, KeyError) as exc:
-            raise ExecutorError(
-                f"KUBERNETES finds no cluster: {exc}; set KUBECONFIG to a kubeconfig file, or run the ant in a pod"
-            ) from exc
-        context = loader.current_context or {}
-        self.namespace = self.namespace or str(context.get("context", {}).get("namespace") or "default")
+            try:
+                renewed = await read(self._kubeconfig, refused)
+            except ExecutorError as exc:  # as of a token that a program renews
+                raise ApiUnreachableError(str(exc)) from exc
+            if renewed.configuration.host != refused.configuration.host:  # there no pod of ours is, which says nothing
+                raise ApiUnreachableError("the kubeconfig leads to another API server than when the ant was started")
+            self._credentials = renewed
+
+    def _opened(self) -> tuple[aiohttp.ClientSession, Credentials]:
+        if self._session is None or self._credentials is None:
+            raise ApiUnreachableError("the connection to the cluster is closed")
+        return self._session, self._credentials
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -261,16 +252,19 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def _answer(response: aiohttp.ClientResponse) -> dict[str, Json]:
-    data = await response.read()
-    try:
-        body = json.loads(data)
-    except ValueError:
-        body = data[:500].decode(errors="replace")
-    if not 200 <= response.status < 300:
-        raise ApiRefusedError.of(response.status, body)
+    body = await _body(response)
     if not isinstance(body, dict):
         raise ApiUnreachableError(f"something that is no API server answered: {str(body)[:200]!r}")
     return body
+
+
+async def _body(response: aiohttp.ClientResponse) -> Json:
+    """Returns an answer's JSON, or the beginning of what is none."""
+    data = await response.read()
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data[:500].decode(errors="replace")
 
 
 def unreachable(exc: BaseException) -> ApiUnreachableError:
@@ -281,7 +275,3 @@ def unreachable(exc: BaseException) -> ApiUnreachableError:
 
 def _content(path: str | None) -> str:
     return Path(path).read_text().strip() if path else ""
-
-
-def _own_namespace() -> str:
-    return (_SERVICE_ACCOUNT / "namespace").read_text().strip() or "default"

@@ -1,5 +1,6 @@
 """A small API server that answers as a real one does, where a test is about what it refuses or how it hangs up."""
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +27,8 @@ class ApiServer:
         #: Who came, in which way: a plain request, or exec.
         self.came: list[tuple[str, str]] = []
         self.command: Command = succeed
+        #: What a log waits for in its middle.
+        self.is_log_over = asyncio.Event()
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -35,6 +38,8 @@ class ApiServer:
         self.came.append((who, "exec" if is_exec else "plain"))
         if who != self.valid:
             return web.json_response({"kind": "Status", "code": 401, "reason": "Unauthorized"}, status=401)
+        if request.path.endswith("/log"):
+            return await self._log(request)
         if not is_exec:
             return web.json_response({"kind": "Pod"})
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
@@ -42,6 +47,14 @@ class ApiServer:
         await self.command(socket)
         await socket.close()
         return socket
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"one")
+        await self.is_log_over.wait()
+        await response.write(b"two")
+        return response
 
 
 async def succeed(socket: web.WebSocketResponse) -> None:
