@@ -33,6 +33,8 @@ async def collect(run: PodRun, paths: Sequence[str], *, with_results: bool) -> N
         raise CollectFailedError("the task's container is gone, and what the task left in it too")
     try:
         await _bring(run, paths, has_outputs=has_outputs, has_results=has_results)
+    except OSError as exc:
+        raise CollectFailedError(f"what the task left cannot be stored on the ant: {exc}") from exc
     except CollectFailedError as exc:
         if run.is_going:
             raise CollectFailedError("the task's pod was taken away while its files were collected") from exc

@@ -66,9 +66,12 @@ class Transfer:
         Raises:
             StartFailedError: it could not be put there.
         """
-        with tempfile.TemporaryFile(dir=folder.parent) as file:
-            size = await asyncio.to_thread(pack, folder, file)
-            code, words = await tried(lambda: self._send(file, size, work_path))
+        try:
+            with tempfile.TemporaryFile(dir=folder.parent) as file:
+                size = await asyncio.to_thread(pack, folder, file)
+                code, words = await tried(lambda: self._send(file, size, work_path))
+        except (OSError, tarfile.TarError) as exc:
+            raise StartFailedError(f"the task's inputs cannot be packed on the ant: {exc}") from exc
         if code != 0:
             raise StartFailedError(f"the task's inputs cannot be put into the container ({words}); {_TAR_WORDS}")
 
@@ -82,21 +85,16 @@ class Transfer:
         Raises:
             CollectFailedError: they could not be had.
         """
-        with tempfile.TemporaryFile(dir=folder.parent) as file:
-            try:
-                code, words = await tried(lambda: self._receive(file, path, names, without))
-                if code != 0 and without:  # perhaps a tar that cannot leave anything out
-                    code, words = await tried(lambda: self._receive(file, path, names))
-            except (ApiRefusedError, ApiUnreachableError) as exc:
-                raise CollectFailedError(f"what the task left in its container cannot be had: {exc}") from exc
-            if code not in {0, _TAR_CHANGED, _NOTHING}:
-                raise CollectFailedError(f"what the task left cannot be packed ({words}); {_TAR_WORDS}")
-            try:
+        try:
+            with tempfile.TemporaryFile(dir=folder.parent) as file:
+                code = await self._fetch(file, path, names, without)
                 if is_emptied:
                     await asyncio.to_thread(empty, folder)
                 return [] if code == _NOTHING else await asyncio.to_thread(unpack, file, folder)
-            except (OSError, tarfile.TarError) as exc:
-                raise CollectFailedError(f"what the task left cannot be unpacked: {exc}") from exc
+        except (ApiRefusedError, ApiUnreachableError) as exc:
+            raise CollectFailedError(f"what the task left in its container cannot be had: {exc}") from exc
+        except (OSError, tarfile.TarError) as exc:  # a file that cannot be written is told when it is closed, too
+            raise CollectFailedError(f"what the task left cannot be unpacked on the ant: {exc}") from exc
 
     async def get_selected(
         self, work_path: str, patterns: Sequence[str], folder: Path, without: Sequence[str] = ()
@@ -129,6 +127,15 @@ class Transfer:
             while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 await session.send(data)
             return await _end(session), words_of(session)
+
+    async def _fetch(self, file: IO[bytes], path: str, names: Sequence[str], without: Sequence[str]) -> int:
+        """Returns the code of the tar that packed what is in ``file`` now."""
+        code, words = await tried(lambda: self._receive(file, path, names, without))
+        if code != 0 and without:  # perhaps a tar that cannot leave anything out
+            code, words = await tried(lambda: self._receive(file, path, names))
+        if code not in {0, _TAR_CHANGED, _NOTHING}:
+            raise CollectFailedError(f"what the task left cannot be packed ({words}); {_TAR_WORDS}")
+        return code
 
     async def _receive(
         self, file: IO[bytes], path: str, names: Sequence[str], without: Sequence[str] = ()
