@@ -52,21 +52,34 @@ class HoldingSubscription(PullingSubscription):
             self._disown(delivery)
 
     async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0, reason: str = "") -> None:
-        """Counts a rejection of each delivery that is still this member's newest of its message."""
+        """Counts a rejection of each delivery that is still this member's newest of its message.
+
+        Where that fails or is cancelled, what should have gone to the dead letters comes again, to be rejected anew.
+        """
         self._check_open()
         due = asyncio.get_running_loop().time() + delay_s
         current = [delivery for delivery in deliveries if self._is_current(delivery)]
+        # From here on the deliveries are spent, also while the server is waited for.
+        last = [self._again(delivery, delivery.rejections) for delivery in current if is_last_chance(delivery)]
         for delivery in current:
-            # From here on the delivery is spent, also while the server is waited for.
-            token: Token = delivery.token
-            again = self._own(token.topic, token.entry, delivery.message, delivery.message_id, delivery.rejections + 1)
             if not is_last_chance(delivery):
-                heapq.heappush(self._delayed, (due, again.token.serial, again))
-        if current:
-            await self._insist(lambda: self._reject(current, reason))
-        for delivery in current:
-            if is_last_chance(delivery):
-                self._disown(delivery)
+                self._delay(self._again(delivery, delivery.rejections + 1), due)
+        try:
+            if current:
+                await self._insist(lambda: self._reject(current, reason))
+        except BaseException:
+            for again in last:
+                self._delay(again, due)
+            raise
+        for again in last:
+            self._disown(again)
+
+    def _again(self, delivery: Delivery, rejections: int) -> Delivery:
+        token: Token = delivery.token
+        return self._own(token.topic, token.entry, delivery.message, delivery.message_id, rejections)
+
+    def _delay(self, delivery: Delivery, due: float) -> None:
+        heapq.heappush(self._delayed, (due, delivery.token.serial, delivery))
 
     def _own(self, topic: str, entry: Hashable, message: Message, message_id: str, rejections: int) -> Delivery:
         serial = next(self._serials)

@@ -119,19 +119,29 @@ class Member(_Pumping):
             await asyncio.sleep(_ACK_LEAVES_S)
 
     async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0, reason: str = "") -> None:
-        """Rejects each delivery that is still this member's newest of its message."""
+        """Rejects each delivery that is still this member's newest of its message.
+
+        Where that fails or is cancelled, what should have gone to the dead letters comes again, to be rejected anew.
+        """
         self._check_open()
         current = [item for item in deliveries if self._held.get((item.message.topic, item.message_id)) is item]
         last = [delivery for delivery in current if delivery.rejections + 1 >= MAX_REJECTIONS]
         for delivery in current:
             self._let_go(delivery)
             if delivery.rejections + 1 < MAX_REJECTIONS:
-                key = (delivery.message.topic, delivery.message_id)
-                loop = asyncio.get_running_loop()
-                self._timers[key] = loop.call_later(delay_s, self._give_back, key, delivery.token)
+                self._delay(delivery, delay_s)
         if last:
-            await self._insist(lambda: self._bury(last, reason))
-            await self.ack(last)
+            await self._bury_or_delay(last, delay_s, reason)
+
+    async def _bury_or_delay(self, deliveries: Sequence[Delivery], delay_s: float, reason: str) -> None:
+        try:
+            await self._insist(lambda: self._bury(deliveries, reason))
+            await self.ack(deliveries)
+        except BaseException:
+            if not self._closed.is_set():
+                for delivery in deliveries:
+                    self._delay(delivery, delay_s)
+            raise
 
     async def _bury(self, deliveries: Sequence[Delivery], reason: str) -> None:
         await self._link.publish(
@@ -142,6 +152,11 @@ class Member(_Pumping):
                 for item in deliveries
             ]
         )
+
+    def _delay(self, delivery: Delivery, delay_s: float) -> None:
+        key = (delivery.message.topic, delivery.message_id)
+        loop = asyncio.get_running_loop()
+        self._timers[key] = loop.call_later(delay_s, self._give_back, key, delivery.token)
 
     def _give_back(self, key: tuple[str, str], token: _Token) -> None:
         del self._timers[key]

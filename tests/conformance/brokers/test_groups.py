@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from brokers.base import DEAD_SUFFIX, MAX_REJECTIONS, REASON_HEADER, Broker, Message
+from brokers.base import DEAD_SUFFIX, MAX_REJECTIONS, REASON_HEADER, START, Broker, Message
 from brokers.errors import BrokerClosedError
 
 Rig = Any  # the fixture's class lives in conftest, which cannot be imported
@@ -170,6 +170,23 @@ async def test_the_fifth_rejection_moves_a_message_to_the_dead_letters(rig: Rig,
     dead = (await rig.read(broker, topic + DEAD_SUFFIX, 1))[0].message
     assert (dead.key, dead.body) == ("key", b"bad")
     assert dead.headers == {"colour": "red", REASON_HEADER: "reason 4"}
+    await broker.publish(rig.messages(topic, "end"))
+    assert rig.bodies(await rig.receive(subscription, 1)) == ["end"]
+
+
+async def test_a_message_whose_last_rejection_was_cancelled_comes_again(rig: Rig, broker: Broker, topic: str) -> None:
+    subscription = await broker.subscribe([topic], "g", "c")
+    await broker.publish(rig.messages(topic, "bad"))
+    for _ in range(MAX_REJECTIONS - 1):
+        await subscription.nack(await rig.receive(subscription, 1))
+    last = asyncio.create_task(subscription.nack(await rig.receive(subscription, 1)))
+    await asyncio.sleep(0)
+    last.cancel()
+    await asyncio.wait({last})
+
+    async with asyncio.timeout(20):
+        while not await broker.read(topic + DEAD_SUFFIX, START, 1, 0.1):
+            await subscription.nack(await subscription.receive(1, 0.1), reason="again")
     await broker.publish(rig.messages(topic, "end"))
     assert rig.bodies(await rig.receive(subscription, 1)) == ["end"]
 

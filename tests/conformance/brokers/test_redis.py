@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from brokers.base import DEAD_SUFFIX, MAX_REJECTIONS, START, Message
+from brokers.base import DEAD_SUFFIX, MAX_REJECTIONS, START, Delivery, Message, Subscription
 from brokers.errors import BrokerRefusedError, BrokerUnavailableError
 from brokers.redis import Link, RedisBroker
 from brokers.redis_subscriptions import drop_acknowledged
@@ -125,6 +125,58 @@ async def test_dead_letters_are_kept_no_longer_than_anything_else(
         await subscription.nack(await server_rig.receive(subscription, 1), reason="no")
     assert await client.xlen(topic + DEAD_SUFFIX) <= 102  # whole blocks only
     await broker.close()
+
+
+async def last_delivery(server_rig: Rig, subscription: Subscription) -> list[Delivery]:
+    """Returns a message that one more rejection moves to the dead letters."""
+    for _ in range(MAX_REJECTIONS - 1):
+        await subscription.nack(await server_rig.receive(subscription, 1))
+    deliveries: list[Delivery] = await server_rig.receive(subscription, 1)
+    return deliveries
+
+
+async def test_a_last_rejection_that_is_cancelled_before_the_server_took_it_can_be_made_again(
+    server_rig: Rig, client: "Redis"
+) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    subscription = await broker.subscribe([topic], "g", "c")
+    await broker.publish(server_rig.messages(topic, "bad"))
+    taken = await last_delivery(server_rig, subscription)
+    await client.client_pause(60_000, all=False)
+    rejecting = asyncio.create_task(subscription.nack(taken, reason="no"))
+    while (await client.info("clients"))["blocked_clients"] == 0:
+        pass
+    rejecting.cancel()
+    await asyncio.wait({rejecting})
+    await client.client_unpause()
+
+    again = await server_rig.receive(subscription, 1)
+    await subscription.nack(again, reason="still no")
+
+    assert (again[0].message, again[0].rejections) == (taken[0].message, taken[0].rejections)
+    assert await client.xlen(topic + DEAD_SUFFIX) == 1
+    assert await broker.depth(topic, "g") == 0
+
+
+async def test_a_message_whose_dead_letter_is_refused_comes_again_after_its_delay(
+    server_rig: Rig, client: "Redis"
+) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    subscription = await broker.subscribe([topic], "g", "c")
+    await broker.publish(server_rig.messages(topic, "bad"))
+    await client.set(topic + DEAD_SUFFIX, "no stream")
+    taken = await last_delivery(server_rig, subscription)
+    started_at = asyncio.get_running_loop().time()
+    with pytest.raises(BrokerRefusedError, match="WRONGTYPE"):
+        await subscription.nack(taken, delay_s=0.3, reason="no")
+    await client.delete(topic + DEAD_SUFFIX)
+
+    again = await server_rig.receive(subscription, 1)
+    await subscription.nack(again, reason="still no")
+
+    assert asyncio.get_running_loop().time() - started_at >= 0.29
+    assert await client.xlen(topic + DEAD_SUFFIX) == 1
+    assert await broker.depth(topic, "g") == 0
 
 
 async def test_a_pending_receive_survives_the_loss_of_its_connection(
