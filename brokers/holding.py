@@ -89,7 +89,7 @@ class HoldingSubscription(PullingSubscription):
     def _disown(self, delivery: Delivery) -> None:
         self._owned.pop((delivery.token.topic, delivery.token.entry), None)
 
-    def _disown_where(self, is_gone: Callable[[str, Hashable], bool]) -> None:
+    def _disown_where(self, is_gone: Callable[[str, Any], bool]) -> None:
         """Forgets what is another member's now, also where it waits to be handed out."""
         self._owned = {key: serial for key, serial in self._owned.items() if not is_gone(*key)}
         self._buffer = deque(item for item in self._buffer if self._is_current(item))

@@ -6,8 +6,8 @@ dead; the server must allow such a session time-out), ``replication`` (of topics
 brokers), ``retention_s`` (of topics made here; a week).
 
 - A position is the offset that follows. Logs are trimmed by deleting records.
-- A group's state is its committed offset, and what was acknowledged beyond it in the offset's metadata. One consumer of
-  a group reads a topic at a time, the others stand by.
+- A group's state is its committed offset and, in the offset's metadata, of which log it is and what was acknowledged
+  beyond it. One consumer of a group reads a topic at a time, the others stand by.
 - ``delete_topic`` empties a topic and keeps it: offsets of a new topic of the same name would mean other messages.
 - ``publish`` returns when all in-sync replicas have the message (``acks=all``). Kafka answers before it has written to
   disk, so surviving a loss of power takes replicas: topics are made with three of them and ``min.insync.replicas`` 2
@@ -28,7 +28,6 @@ from brokers.base import Broker, Capabilities, Durability, Edge, Entry, Message,
 from brokers.calls import Calls
 from brokers.errors import BrokerUnavailableError, MessageTooLargeError, PositionTrimmedError
 from brokers.kafka_durability import durability
-from brokers.kafka_ledger import Ledger
 from brokers.kafka_link import LEADERLESS, MAX_MESSAGE_BYTES, Link, partition
 from brokers.kafka_readers import Readers, offset_of, position_of
 from brokers.kafka_subscriptions import Listener, Member, committed
@@ -147,9 +146,10 @@ class KafkaBroker(Broker):
         await self._call(lambda: self._delete_records(topic, -1))
 
     async def _depth(self, topic: str, group: str) -> int:
-        begin, end = await self._readers.begin(topic), await self._readers.end(topic)
-        ledger = await committed(self._link, topic, group) or Ledger(begin)
-        ledger.skip_to(begin)
+        begin = await self._readers.begin(topic)
+        ledger = await committed(self._link, topic, group)
+        end = await self._readers.end(topic)
+        ledger.fit(begin, end)
         return end - ledger.low - ledger.done_count
 
     async def discard_topic(self, topic: str) -> None:

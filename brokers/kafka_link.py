@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -15,6 +15,7 @@ from aiokafka.conn import create_conn
 from brokers.base import Message
 from brokers.errors import BrokerRefusedError, BrokerUnavailableError, words_of
 from brokers.handshake import explained
+from brokers.kafka_metadata import log_ids
 from brokers.kafka_topics import Topics
 from brokers.reconnect import Lifeline
 from brokers.tls import tls_context, untrusted_is_refused
@@ -181,6 +182,22 @@ class Link:
             self.forget_topics()
             raise kafka.LeaderNotAvailableError(topic)
         return server.host, server.port
+
+    async def log_ids(self, topics: Sequence[str]) -> dict[str, str]:
+        """Returns the ids of the logs that some topics are now, of those that exist."""
+        try:
+            return await log_ids(self._producer.client, topics)
+        except kafka.IncompatibleBrokerVersion as exc:
+            raise BrokerRefusedError(self._url.shown, "its topics have no ids; Kafka 2.8 or newer is needed") from exc
+
+    async def log_id(self, topic: str) -> str:
+        """Returns the id of the log that a topic is now; makes it if there is none."""
+        await self.ensure([topic])
+        found = await self.log_ids([topic])
+        if topic not in found:
+            self.forget_topics()  # deleted underneath, or just made, and this server has yet to hear of it
+            raise BrokerUnavailableError(self._url.shown, f"topic {topic} is being made")
+        return found[topic]
 
     async def connect(self, host: str, port: int) -> Any:
         """Returns a connection of the driver's to one server, for requests of its protocol."""

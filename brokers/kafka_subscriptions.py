@@ -5,15 +5,17 @@ Rules of a member:
 - The server assigns each topic to one member of the group, and to the same one as long as it lives.
 - What is done is kept in a ``Ledger`` per topic and committed with every acknowledgement and rejection; a new owner of
   the topic begins with it, so it gets exactly what is not done.
-- When nothing comes it looks whether its commit is still there: a topic that is deleted takes it along, and the offsets
-  of one made anew in its place begin at the beginning.
-- After a reassignment that leaves a topic here the driver reads again from the committed offset; what is held is
-  recognised and passed over. Others may have had the topic in between (when this member stood still for longer than its
+- A topic that is deleted and made anew is another log, whose offsets begin at the beginning, but fetches and commits go
+  by its name. So a ledger, a delivery and a commit name their log, and those of another log count for nothing. The id
+  of the log is asked for before its records are fetched, and every few seconds: what was fetched of a newer log than
+  the ledger's comes again.
+- After a reassignment that leaves a topic here it is read again from what is not done; what is held is recognised and
+  passed over. Others may have had the topic in between (when this member stood still for longer than its
   session): what they committed is merged into the ledger before it is used again, so a commit never goes back.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -76,20 +78,18 @@ class Member(HoldingSubscription):
         #: Those of them that know what was committed before the last assignment.
         self._current: set[str] = set()
         self._assignment = 0
-        #: Topics of which there was a commit since the last assignment.
-        self._committed: set[str] = set()
         self._next_look_at = 0.0
         self._updating = asyncio.Lock()
 
     async def start(self) -> None:
         """Joins the group."""
         await self._link.ensure(self._topics)
+        await self._link.log_ids(self._topics)  # said here if the server has none
         self._consumer.subscribe(self._topics, listener=_Reassignment(self._forget_others))
         await self._consumer.start()
 
     def _forget_others(self, assigned: set[str]) -> None:
         self._assignment += 1
-        self._committed.clear()
         self._current.clear()
         for topic in set(self._ledgers) - assigned:
             del self._ledgers[topic]
@@ -97,74 +97,71 @@ class Member(HoldingSubscription):
 
     async def _pull(self, max_count: int) -> list[Delivery]:
         with self._link.errors(is_contact=False):
+            await self._look_for_deleted()
             for place in self._consumer.assignment():
                 await self._bring_up_to_date(place)
+            logs = {topic: ledger.log_id for topic, ledger in self._ledgers.items()}
             batches = await self._consumer.getmany(timeout_ms=_SLICE_MS, max_records=max_count)
             if batches:
                 self._link.lifeline.found()
-            else:
-                await self._look_for_deleted()
-        return [item for place, records in batches.items() for item in self._take(place, records)]
+        return [item for place, records in batches.items() for item in self._take(place, records, logs)]
 
     async def _bring_up_to_date(self, place: Any) -> None:
         async with self._updating:
             topic, assignment = place.topic, self._assignment
             if topic in self._current:
                 return
-            ledger = self._ledgers.get(topic) or Ledger(0)
             found = await committed(self._link, topic, self._group)
-            ledger.merge(found or Ledger(0))
-            await self._skip_what_is_gone(place, ledger)
-            if assignment == self._assignment:
-                if found is not None:
-                    self._committed.add(topic)
+            ledger = self._ledgers.get(topic)
+            if ledger is None or ledger.log_id != found.log_id:
+                ledger = found
+            else:
+                ledger.merge(found)
+            ledger.fit(await self._begin(place), (await self._consumer.end_offsets([place]))[place])
+            if assignment == self._assignment and place in self._consumer.assignment():
                 self._ledgers[topic] = ledger
                 self._current.add(topic)
-                done = {key for key in self._owned if key[0] == topic and ledger.is_done(int(str(key[1])))}
-                self._disown_where(lambda *key: key in done)
+                self._disown_where(lambda name, entry: name == topic and not ledger.is_open(entry))
+                self._consumer.seek(place, ledger.low)
 
     async def _look_for_deleted(self) -> None:
         now = asyncio.get_running_loop().time()
-        if now < self._next_look_at:
+        if now < self._next_look_at or not self._ledgers:
             return
         self._next_look_at = now + _LOOK_EVERY_S
-        for place in self._consumer.assignment():
-            topic = place.topic
-            if topic not in self._committed or await committed(self._link, topic, self._group) is not None:
-                continue
-            log.warning("kafka_topic_made_anew", topic=topic, group=self._group)
-            self._let_go(topic)
-            await self._link.ensure([topic])
-            await self._bring_up_to_date(place)
-            self._consumer.seek(place, self._ledgers[topic].low)
+        found = await self._link.log_ids(list(self._ledgers))
+        for topic, ledger in list(self._ledgers.items()):
+            if found.get(topic) != ledger.log_id:
+                log.warning("kafka_topic_made_anew", topic=topic, group=self._group)
+                self._let_go(topic)
 
     def _let_go(self, topic: str) -> None:
-        self._committed.discard(topic)
         self._current.discard(topic)
         self._ledgers.pop(topic, None)
         self._disown_where(lambda name, _: name == topic)
 
-    async def _skip_what_is_gone(self, place: Any, ledger: Ledger) -> None:
-        ledger.skip_to((await self._consumer.beginning_offsets([place]))[place])
+    async def _begin(self, place: Any) -> int:
+        return int((await self._consumer.beginning_offsets([place]))[place])
 
-    def _take(self, place: Any, records: list[Any]) -> Iterable[Delivery]:
-        ledger = self._ledgers.get(place.topic)
-        if ledger is None or place.topic not in self._current:
-            # Assigned in this moment: read it again with its ledger.
-            if place in self._consumer.assignment():
-                self._consumer.seek(place, records[0].offset)
+    def _take(self, place: Any, records: list[Any], logs: Mapping[str, str]) -> Iterable[Delivery]:
+        topic = place.topic
+        if topic not in self._current:
+            return  # assigned in this moment: it is read again with its ledger
+        ledger = self._ledgers[topic]
+        if ledger.log_id != logs.get(topic):
+            self._consumer.seek(place, ledger.low)  # fetched before it was known of which log
             return
         for record in records:
-            if not ledger.is_done(record.offset) and (place.topic, record.offset) not in self._owned:
+            entry = (ledger.log_id, record.offset)
+            if not ledger.is_done(record.offset) and (topic, entry) not in self._owned:
                 rejections = ledger.rejections.get(record.offset, 0)
-                message = message_of(place.topic, record)
-                yield self._own(place.topic, record.offset, message, str(record.offset), rejections)
+                yield self._own(topic, entry, message_of(topic, record), str(record.offset), rejections)
 
     async def _finish(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             ledger = self._ledgers.get(delivery.token.topic)
-            if ledger is not None:
-                ledger.finish(delivery.token.entry)
+            if ledger is not None and ledger.is_open(delivery.token.entry):
+                ledger.finish(delivery.token.entry[1])
         await self._commit({delivery.token.topic for delivery in deliveries})
 
     async def _reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
@@ -178,31 +175,33 @@ class Member(HoldingSubscription):
         for delivery in deliveries:
             token: Token = delivery.token
             ledger = self._ledgers.get(token.topic)
-            if ledger is not None and is_last_chance(delivery):
-                ledger.finish(token.entry)
-            elif ledger is not None and not ledger.is_done(token.entry):
-                ledger.rejections[token.entry] = delivery.rejections + 1
+            if ledger is None or not ledger.is_open(token.entry):
+                continue
+            if is_last_chance(delivery):
+                ledger.finish(token.entry[1])
+            else:
+                ledger.rejections[token.entry[1]] = delivery.rejections + 1
         await self._commit({delivery.token.topic for delivery in deliveries})
 
     async def _commit(self, topics: Iterable[str]) -> None:
         offsets: dict[Any, tuple[int, str]] = {}
         with self._link.errors():
             for topic in topics:
-                ledger, place = self._ledgers.get(topic), partition(topic)
-                if ledger is None or place not in self._consumer.assignment():
+                place = partition(topic)
+                if topic not in self._ledgers or place not in self._consumer.assignment():
                     # Another member's by now, to whom it comes again: the price of a reassignment.
                     log.info("kafka_acknowledged_too_late", topic=topic, group=self._group)
                     continue
                 await self._bring_up_to_date(place)
                 if topic not in self._current:
                     raise BrokerUnavailableError(self._link.lifeline.url, "reassignment")
+                ledger = self._ledgers[topic]
                 if ledger.done_count > MANY:
-                    await self._skip_what_is_gone(place, ledger)
+                    ledger.skip_to(await self._begin(place))
                 offsets[place] = (ledger.low, ledger.metadata())
             try:
                 if offsets:
                     await self._consumer.commit(offsets)
-                    self._committed |= {place.topic for place in offsets}
             except _REASSIGNED as exc:
                 raise BrokerUnavailableError(self._link.lifeline.url, f"reassignment: {exc}") from exc
 
@@ -271,8 +270,14 @@ class Listener(PullingSubscription):
             await good_bye(self._consumer.stop())
 
 
-async def committed(link: Link, topic: str, group: str) -> Ledger | None:
-    """Returns what a group has committed of a topic; None if nothing."""
-    place = partition(topic)
+async def committed(link: Link, topic: str, group: str) -> Ledger:
+    """Returns what a group has committed of the log that a topic is now: nothing where that was of another log."""
+    log_id, place = await link.log_id(topic), partition(topic)
     found = (await link.admin.list_consumer_group_offsets(group, partitions=[place])).get(place)
-    return Ledger(found.offset, found.metadata or "") if found is not None and found.offset >= 0 else None
+    if found is None or found.offset < 0:
+        return Ledger(0, log_id=log_id)
+    ledger = Ledger(found.offset, found.metadata or "")
+    if ledger.log_id not in ("", log_id):  # it names none where another program committed, such as an operator's
+        return Ledger(0, log_id=log_id)
+    ledger.log_id = log_id
+    return ledger

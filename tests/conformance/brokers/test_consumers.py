@@ -218,6 +218,30 @@ async def test_a_topic_deleted_underneath_is_used_on(server: Server, server_rig:
     await other.close()
 
 
+async def test_deliveries_in_hand_take_nothing_along_of_what_follows_in_a_topic_made_anew(
+    server: Server, server_rig: Rig
+) -> None:
+    broker, producer, topic = await server_rig.open(), await server_rig.open(), server_rig.topic()
+    member = await broker.subscribe([topic], "g", "c")
+    await broker.publish(server_rig.messages(topic, *(f"old{number}" for number in range(20))))
+    held = await server_rig.receive(member, 20)
+    await member.ack(held[:9] + held[12:15])
+    await member.nack(held[15:], delay_s=0.1)
+    await server.delete_underneath(topic)
+    async with asyncio.timeout(PATIENCE_S):
+        for number in range(0, 40, 4):
+            fresh = server_rig.messages(topic, *(f"new{number + place}" for place in range(4)))
+            await publish_again_and_again(producer, fresh)
+            await member.ack(held[9 + number // 4 : 10 + number // 4])
+        awaited = {f"new{number}" for number in range(40)}
+        while awaited:
+            taken = await member.receive(10, 1.0)
+            awaited -= set(server_rig.bodies(taken))
+            await member.ack(taken)
+        while await broker.depth(topic, "g"):
+            await member.ack(await member.receive(10, 1.0))
+
+
 async def test_who_waits_for_a_log_that_is_deleted_underneath_hears_what_comes_after(
     server: Server, server_rig: Rig
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from structlog.testing import capture_logs
 
@@ -23,9 +23,13 @@ def server(servers: Any) -> Server:
     return servers("kafka")
 
 
+def bootstrap(server: Server) -> str:
+    return str(server.url.partition("://")[2].partition("?")[0])
+
+
 @pytest.fixture
 async def admin(server: Server) -> AsyncIterator[Any]:
-    client = AIOKafkaAdminClient(bootstrap_servers=server.url.partition("://")[2].partition("?")[0])
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap(server))
     await client.start()
     yield client
     await client.close()
@@ -45,6 +49,33 @@ async def test_a_member_that_lost_its_topic_hears_of_the_one_made_anew(
             await member.receive(1, 0.1)
     await broker.publish(server_rig.messages(topic, "after"))
     assert server_rig.bodies(await server_rig.receive(member, 1)) == ["after"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "offset", "given"),
+    [
+        ('{"l":"another","d":[[1,1]],"r":{}}', 2, ["a", "b", "c", "d"]),
+        ("", 2, ["c", "d"]),
+        ("", 5, ["a", "b", "c", "d"]),
+    ],
+    ids=["of a log that was deleted", "by an operator", "beyond the end"],
+)
+async def test_a_member_goes_by_what_was_committed_of_its_log(
+    server_rig: Rig, server: Server, metadata: str, offset: int, given: list[str]
+) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await broker.publish(server_rig.messages(topic, *"abcd"))
+    operator = AIOKafkaConsumer(bootstrap_servers=bootstrap(server), group_id="g", enable_auto_commit=False)
+    await operator.start()
+    operator.assign([TopicPartition(topic, 0)])
+    await operator.commit({TopicPartition(topic, 0): (offset, metadata)})
+    await operator.stop()
+    assert await broker.depth(topic, "g") == len(given)
+    member = await broker.subscribe([topic], "g", "c")
+    taken = await server_rig.receive(member, len(given))
+    assert server_rig.bodies(taken) == given
+    await member.ack(taken)
+    assert await broker.depth(topic, "g") == 0
 
 
 async def test_trimming_a_topic_that_was_deleted_underneath_is_no_loss_of_the_server(

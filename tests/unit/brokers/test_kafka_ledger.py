@@ -50,6 +50,27 @@ def test_what_is_no_longer_in_the_log_is_passed_over() -> None:
     assert ledger.low == 7
 
 
+def test_a_commit_names_its_log_of_which_alone_offsets_are_open() -> None:
+    ledger = Ledger(3, log_id="one")
+    ledger.finish(4)
+    successor = Ledger(ledger.low, ledger.metadata())
+    assert successor.log_id == "one"
+    asked = [("one", 2), ("one", 3), ("one", 4), ("one", 5), ("other", 5)]
+    assert [successor.is_open(entry) for entry in asked] == [False, True, False, True, False]
+
+
+def test_of_a_log_that_ends_before_it_was_done_nothing_is_done() -> None:
+    for low, done in ((8, []), (3, [7])):
+        ledger = Ledger(low)
+        for offset in done:
+            ledger.finish(offset)
+        ledger.rejections[low + 1] = 1
+        ledger.fit(2, 8)
+        assert (ledger.low, ledger.done_count, len(ledger.rejections)) == (low, len(done), 1)
+        ledger.fit(2, 7)
+        assert (ledger.low, ledger.done_count, ledger.rejections) == (2, 0, {})
+
+
 def test_metadata_of_another_program_means_nothing() -> None:
     for text in ("x", "[]", '{"d": 1}', '{"d": [[1]]}', '{"r": {"a": "b"}}', "null"):
         ledger = Ledger(5, text)
@@ -82,5 +103,5 @@ def test_a_message_held_for_long_costs_nothing_for_each_one_done_behind_it() -> 
     ledger = Ledger(0)
     for offset in range(1, 50_000):
         ledger.finish(offset)
-    assert ledger.metadata() == '{"d":[[1,49999]],"r":{}}'
+    assert ledger.metadata() == '{"l":"","d":[[1,49999]],"r":{}}'
     assert (ledger.low, ledger.done_count) == (0, 49_999)
