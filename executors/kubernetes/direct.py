@@ -15,7 +15,7 @@ from executors.kubernetes.cluster import Cluster
 from executors.kubernetes.errors import ApiRefusedError, ApiUnreachableError
 from executors.kubernetes.exec import CHUNK_BYTES, running
 from executors.kubernetes.manifest import MAIN
-from executors.kubernetes.transfer import tried, words_of
+from executors.kubernetes.transfer import OWN, tried, words_of
 from executors.kubernetes.volumes import HOME_PATH
 
 #: Most files of one attempt that go this way.
@@ -36,11 +36,15 @@ call() {
     curl -q -f -g --connect-timeout 5 --speed-limit 1024 --speed-time 30 --retry 1 -K - "$@"
 }
 """
-#: Whole files only are put in place: a former call, whose connection broke, may still be at it.
+#: Whole files only are put in place, and only by the last call that gives inputs.
 _FETCH: Final = (
     _CURL
-    + """
+    + OWN
+    + f"""
 command -v sha256sum >/dev/null && command -v curl >/dev/null || exit 127
+[ ! -e {HOME_PATH}/in ] && : >"$own" || exit 4
+"""
+    + """
 while [ $# -gt 0 ]; do
   case "$3" in */*) mkdir -p "./${3%/*}" || exit 3 ;; esac
   part="./$3.$$.part"
@@ -48,7 +52,7 @@ while [ $# -gt 0 ]; do
   call -o "$part" || exit
   case "$(sha256sum <"$part")" in "$1"*) ;; *) echo "$3 came with another sha256" >&2; exit 4 ;; esac
   [ "$2" = - ] || chmod +x "$part"
-  [ ! -d "./$3" ] && mv -f "$part" "./$3" || exit 4
+  [ -e "$own" ] && [ ! -d "./$3" ] && mv -f "$part" "./$3" || exit 4
   shift 3
 done
 """

@@ -30,7 +30,20 @@ _SHOWN_CHARACTERS: Final = 500
 _TAR_CHANGED: Final = 1
 _TAR_WORDS: Final = "the image needs sh, tar and head, and the ant's account the right to exec into pods"
 _INTERRUPT = f"trap '' TERM; kill -USR1 $(cat {HOME_PATH}/pid)"
-_PUT = f'head -c "$1" | tar -xf - -C "$2" && : >{HOME_PATH}/in'
+#: A call whose answer was lost may still be at it when the next one comes, and nothing may change under a script that
+#: has begun. So each call that gives inputs takes the file of the one before away, and has one of its own.
+OWN: Final = f"""
+own={HOME_PATH}/giver.$$
+rm -f {HOME_PATH}/giver.*
+"""
+#: What a call ends with that was overtaken so.
+_OVERTAKEN: Final = 6
+_PUT: Final = f"""{OWN}
+[ ! -e {HOME_PATH}/in ] || exec head -c "$1" >/dev/null
+: >"$own" || exit
+head -c "$1" | tar -xf - -C "$2" || exit
+mv "$own" {HOME_PATH}/in || exit {_OVERTAKEN}
+"""
 #: What there is nothing to pack ends with.
 _NOTHING: Final = 4
 #: Packs those of some paths that exist; the second argument says how many come before them, to be left out.
@@ -126,7 +139,10 @@ class Transfer:
         async with running(self._cluster, self._pod, MAIN, command, has_input=True) as session:
             while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 await session.send(data)
-            return await _end(session), words_of(session)
+            code = await _end(session)
+            if code == _OVERTAKEN:
+                raise ApiUnreachableError("an earlier call that gives the inputs came late; they are given again")
+            return code, words_of(session)
 
     async def _fetch(self, file: IO[bytes], path: str, names: Sequence[str], without: Sequence[str]) -> int:
         """Returns the code of the tar that packed what is in ``file`` now."""

@@ -59,7 +59,14 @@ class ApiServer:
 
 async def succeed(socket: web.WebSocketResponse) -> None:
     """Ends a command well."""
-    await socket.send_bytes(b"\x03" + json.dumps({"status": "Success"}).encode())
+    await end(socket, 0)
+
+
+async def end(socket: web.WebSocketResponse, code: int) -> None:
+    """Ends a command."""
+    causes = [{"reason": "ExitCode", "message": str(code)}]
+    status = {"status": "Failure", "details": {"causes": causes}} if code else {"status": "Success"}
+    await socket.send_bytes(b"\x03" + json.dumps(status).encode())
 
 
 def _common_name(request: web.Request) -> str:
