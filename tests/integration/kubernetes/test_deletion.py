@@ -105,12 +105,13 @@ async def test_a_pod_deleted_after_its_script_has_ended_keeps_the_end_and_says_w
 
     async with asyncio.timeout(40):
         outcomes.append(await executor.wait(in_after))
-        with pytest.raises(CollectFailedError, match="taken away while"):
+        with pytest.raises(CollectFailedError, match="taken away while") as cut_off:
             await collecting
-        with pytest.raises(CollectFailedError, match="gone"):
+        with pytest.raises(CollectFailedError, match="gone") as too_late:
             await executor.collect(waiting, ["kept"], with_results=True)
         await asyncio.gather(*(executor.cleanup(run) for run in (in_after, *others)))
     assert [(outcome.reason, outcome.is_success) for outcome in outcomes] == [(Reason.EXITED, True)] * 4
+    assert cut_off.value.code == too_late.value.code == "ERR_ARTIFACT"
     assert (done.attempt.folder.path() / "kept").read_text() == "a\n"
 
 
