@@ -155,6 +155,11 @@ class Shortcut(Protocol):
         ...
 
     @property
+    def most_bytes(self) -> int:
+        """The size of the largest file that an attempt can leave this way."""
+        ...
+
+    @property
     def inputs(self) -> tuple[Input, ...]:
         """What the attempt gets and its folder lacks; every one has a URL."""
         ...

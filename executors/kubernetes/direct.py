@@ -27,6 +27,13 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_./ +=,@%-]+")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 #: Of a command that is not there, or of a shell that finds none.
 _NOT_FOUND: Final = 127
+#: Says now and then that the container is alive, which is silent for minutes while it digests a file. What sleeps must
+#: not hold the connection, which ends with the last that does.
+_ALIVE: Final = """
+while sleep 30 >/dev/null 2>&1; do echo >&2; done </dev/null &
+alive=$!
+trap 'kill "$alive"' EXIT
+"""
 #: Reads the configuration of one call of curl, up to an empty line; its progress shows that the container is alive.
 _CURL = r"""
 cd "$1" || exit 3
@@ -38,7 +45,8 @@ call() {
 """
 #: Whole files only are put in place, and only by the last call that gives inputs.
 _FETCH: Final = (
-    _CURL
+    _ALIVE
+    + _CURL
     + OWN
     + f"""
 command -v sha256sum >/dev/null && command -v curl >/dev/null || exit 127
@@ -48,7 +56,7 @@ command -v sha256sum >/dev/null && command -v curl >/dev/null || exit 127
 while [ $# -gt 0 ]; do
   case "$3" in */*) mkdir -p "./${3%/*}" || exit 3 ;; esac
   part="./$3.$$.part"
-  trap 'rm -f "$part"' EXIT
+  trap 'kill "$alive"; rm -f "$part"' EXIT
   call -o "$part" || exit
   case "$(sha256sum <"$part")" in "$1"*) ;; *) echo "$3 came with another sha256" >&2; exit 4 ;; esac
   [ "$2" = - ] || chmod +x "$part"
@@ -58,23 +66,23 @@ done
 """
 )
 #: Nothing is found where tar would pack again what was sent: not every tar can leave out a file.
-_FIND: Final = f"""
+_FIND: Final = f"""{_ALIVE}
 (cd {HOME_PATH} && tar -cf - --exclude=./none ./pid) >/dev/null 2>&1 || exit {_NOT_FOUND}
 cd "$1" || exit 3
-least=$2
-shift 2
+small=$2 most=$3
+shift 3
 for path; do
-  [ ! -e "./$path" ] || find "./$path" -type f -size +"$least"c
+  [ ! -e "./$path" ] || find "./$path" -type f -size +"$small"c ! -size +"$most"c
 done
 exit 0
 """
-_DIGEST: Final = """
+_DIGEST: Final = f"""{_ALIVE}
 cd "$1" || exit 3
 shift
 for path; do
   [ -f "./$path" ] && [ ! -L "./$path" ] && sum=$(sha256sum <"./$path") && size=$(wc -c <"./$path") || continue
   [ -x "./$path" ] && x=x || x=-
-  echo "${sum%% *} $((size)) $x $path"
+  echo "${{sum%% *}} $((size)) $x $path"
 done
 exit 0
 """
@@ -109,7 +117,8 @@ class DirectTransfer:
 
     async def send(self, work_path: str, patterns: Sequence[str], shortcut: Shortcut) -> list[str]:
         """Has the container store big files that patterns select; returns the names of those that are stored."""
-        found = await self._run(_FIND, [work_path, str(shortcut.least_bytes - 1), *roots(tuple(patterns))])
+        sizes = str(shortcut.least_bytes - 1), str(shortcut.most_bytes)
+        found = await self._run(_FIND, [work_path, *sizes, *roots(tuple(patterns))])
         names = dict.fromkeys(posixpath.normpath(line) for line in (found or "").splitlines() if line.startswith("./"))
         wanted = [name for name in names if _PLAIN_NAME.fullmatch(name) and shortcut.is_wanted(name)][:_MOST_FILES]
         if not wanted:

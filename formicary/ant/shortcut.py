@@ -63,6 +63,11 @@ class Shortcut:
         self._accepted: dict[str, tuple[Stored, bool]] = {}
 
     @property
+    def most_bytes(self) -> int:
+        """Returns the size of the largest file that can be stored by a URL."""
+        return _LARGEST_BYTES
+
+    @property
     def inputs(self) -> tuple[Input, ...]:
         """Returns the big files of earlier tasks."""
         return tuple(self._inputs[name] for name in sorted(self._inputs))
