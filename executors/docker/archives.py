@@ -15,7 +15,9 @@ import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from executors.foreign_tar import ForeignTar, add_name
 
 #: Files are read and sent in pieces of this size.
 PIECE_BYTES = 1024 * 1024
@@ -129,12 +131,10 @@ class Unpacked:
 
     #: Symlinks that were made; none leads out of the base.
     links: list[str] = field(default_factory=list)
-    #: Symlinks that were not made: their text alone does not tell that they stay inside.
+    #: Symlinks that were not made: their text alone does not tell that they stay inside. The first of them.
     astray: list[str] = field(default_factory=list)
-    #: All else.
+    #: All else; the first of it.
     left_out: list[str] = field(default_factory=list)
-    #: Folders below the base and their permissions, which they get last: those that are closed are filled before.
-    folders: list[tuple[Path, int]] = field(default_factory=list, compare=False)
 
 
 async def unpack(pieces: AsyncIterator[bytes], targets: Mapping[str, Target]) -> Unpacked:
@@ -214,30 +214,13 @@ class _PieceReader(io.RawIOBase):
         return len(taken)
 
 
-class _Member(tarfile.TarInfo):
-    """An entry whose header must be one: ``tarfile`` takes a damaged header for the end of the archive."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Reads a header."""
-        try:
-            member = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as exc:
-            if bytes(buf) == bytes(_BLOCK_BYTES):
-                raise  # the true end
-            raise tarfile.ReadError(str(exc)) from exc
-        if member.size < 0:
-            raise tarfile.ReadError("bad header")
-        return member
-
-
 def _unpack_all(reader: _PieceReader, targets: Mapping[str, Target]) -> Unpacked:
     done = Unpacked()
     buffered = io.BufferedReader(reader, PIECE_BYTES)
     name = ""
     try:
-        with tarfile.open(fileobj=buffered, mode="r|", bufsize=PIECE_BYTES, tarinfo=_Member) as archive:
-            for member in archive:
+        with ForeignTar.open(fileobj=buffered, mode="r|", bufsize=PIECE_BYTES) as archive:
+            while (member := archive.next()) is not None:
                 name = member.name
                 found = _target(_inner_name(name, targets), targets)
                 if found is not None:
@@ -246,8 +229,6 @@ def _unpack_all(reader: _PieceReader, targets: Mapping[str, Target]) -> Unpacked
         raise tarfile.ReadError(f"the archive is damaged at its entry {name!r}, or just behind: {exc}") from exc
     while buffered.read(PIECE_BYTES):
         pass  # what follows the end of the archive
-    for path, mode in done.folders:
-        _set_mode(path, mode)
     return done
 
 
@@ -276,13 +257,16 @@ def _unpack_one(
     """Writes one entry, or notes that it did not."""
     if member.issym():
         is_made = _leads_inside(inner, member.linkname) and make_link(base, inner, member.linkname)
-        (done.links if is_made else done.astray).append(inner)
+        if is_made:
+            done.links.append(inner)
+        else:
+            add_name(done.astray, inner)
         return
     path = _place(base, inner)
     if member.isdir():
         _make_folder(path)
         if path != base:
-            done.folders.append((path, member.mode & 0o777 | 0o700))
+            _set_mode(path, member.mode & 0o777 | 0o700)
         return
     if member.islnk():
         source = _target(_inner_name(member.linkname, targets), targets)
@@ -290,7 +274,7 @@ def _unpack_one(
     else:
         is_made = _write(archive, member, path)
     if not is_made:
-        done.left_out.append(inner)
+        add_name(done.left_out, inner)
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bool:
@@ -362,13 +346,11 @@ def _make_folder(path: Path) -> None:
 
 
 def _set_mode(folder: Path, mode: int) -> None:
-    """Sets a folder's permissions; of one that made way for a link or file meanwhile, nothing."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.fchmod(descriptor, mode)
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _clear(path: Path) -> bool:

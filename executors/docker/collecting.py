@@ -16,6 +16,7 @@ from executors.docker.archives import Target, Unpacked, clear, make_link, unpack
 from executors.docker.engine import Engine
 from executors.docker.errors import EngineRefusedError
 from executors.errors import CollectFailedError
+from executors.foreign_tar import MOST_NAMES
 from executors.specs import VolumeSpec
 
 Note = Callable[[str], Awaitable[None]]
@@ -191,7 +192,8 @@ class Collector:
                 f"{name!r} of the container was left out: it is no file or folder, or leads out or nowhere"
             )
         if len(left_out) > _NAMED:
-            await self._note(f"and {len(left_out) - _NAMED} more were left out")
+            least = "at least " if len(left_out) >= MOST_NAMES else ""
+            await self._note(f"and {least}{len(left_out) - _NAMED} more were left out")
 
 
 def fixed_places(paths: Sequence[str]) -> list[str]:

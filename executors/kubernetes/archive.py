@@ -12,6 +12,8 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
+from executors.foreign_tar import ForeignTar, add_name
+
 _COPY_BYTES: Final = 1024 * 1024
 _PERMISSIONS: Final = 0o777
 #: What the ant itself has to be able to do with files and folders that it brought.
@@ -32,57 +34,79 @@ def unpack(file: IO[bytes], folder: Path) -> list[str]:
     """Unpacks files and folders below ``folder``, and links that stay in it; returns the names of all else.
 
     Permissions are kept, and the times of files, since caches rest on them. Links to files of the same archive become
-    copies of their content. Symlinks are made last: nothing is written through them.
+    copies of their content. Symlinks are made last: nothing is written through them. Memory does not grow with the
+    number of entries; of names that were left out the first ones are returned.
 
     Raises:
         tarfile.TarError: it is no archive, half of one, or one that no tar would write.
         OSError: the disk is full, or two entries want the same path.
     """
+    left_out: list[str] = []
     try:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            return _unpack_all(archive, size, folder)
+        if _unpack_all(file, folder, left_out, links=False):
+            _unpack_all(file, folder, left_out, links=True)
     except (ValueError, OverflowError, KeyError, RecursionError) as exc:
         raise tarfile.ReadError(f"an entry makes no sense: {exc!r}") from exc
+    return left_out
 
 
-def _unpack_all(archive: tarfile.TarFile, size: int, folder: Path) -> list[str]:
-    left_out: list[str] = []
-    links: list[tuple[str, PurePosixPath, str]] = []
-    folders: list[tuple[Path, int]] = []
-    for member in archive:
-        path = PurePosixPath(member.name)
-        if not 0 <= member.size <= size:
-            raise tarfile.ReadError(f"{member.name!r} claims to have {member.size} bytes")
-        if path.is_absolute() or ".." in path.parts:
-            left_out.append(member.name)
-        elif member.issym():
-            links.append((member.name, path, member.linkname))
-        elif member.isdir():
-            (folder / path).mkdir(parents=True, exist_ok=True)
-            if path.parts:
-                folders.append((folder / path, member.mode & _PERMISSIONS | _FOLDER_MODE))
-        elif not _unpack_file(archive, member, folder / path):
-            left_out.append(member.name)
-    for place, mode in folders:
-        _set_mode(place, mode)
-    return left_out + [name for name, path, target in links if not _link(folder, path, target)]
+def _unpack_all(file: IO[bytes], folder: Path, left_out: list[str], *, links: bool) -> bool:
+    """Unpacks the symlinks of an archive, or all else; tells whether there are symlinks."""
+    has_links = False
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    with ForeignTar.open(fileobj=file, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            has_links = has_links or member.issym()
+            if not 0 <= member.size <= size:
+                raise tarfile.ReadError(f"{member.name!r} claims to have {member.size} bytes")
+            if member.issym() == links and not _unpack_one(archive, member, folder):
+                add_name(left_out, member.name)
+    return has_links
 
 
-def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> bool:
-    """Writes a file; tells whether it is one."""
-    source = archive.extractfile(member) if member.isreg() or member.islnk() else None
+def _unpack_one(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> bool:
+    """Makes what an entry is about; tells whether that may be."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        return False
+    if member.issym():
+        return _link(folder, path, member.linkname)
+    if member.isdir():
+        (folder / path).mkdir(parents=True, exist_ok=True)
+        if path.parts:
+            _set_mode(folder / path, member.mode & _PERMISSIONS | _FOLDER_MODE)
+        return True
+    if member.islnk():
+        return _copy(folder, member, folder / path)
+    source = archive.extractfile(member) if member.isreg() else None
     if source is None:
         return False
+    with source:
+        _write(source, member, folder / path)
+    return True
+
+
+def _copy(folder: Path, member: tarfile.TarInfo, target: Path) -> bool:
+    """Copies the file that a link leads to, which was unpacked before; tells whether there is one."""
+    source = folder / member.linkname
+    inside = folder.resolve() / posixpath.normpath(member.linkname)
+    if not source.is_file() or source.resolve() != inside or not inside.is_relative_to(folder.resolve()):
+        return False
+    if inside != target.resolve():
+        with source.open("rb") as content:
+            _write(content, member, target)
+    return True
+
+
+def _write(source: IO[bytes], member: tarfile.TarInfo, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    with source, target.open("wb") as sink:
+    with target.open("wb") as sink:
         shutil.copyfileobj(source, sink, _COPY_BYTES)
     target.chmod(member.mode & _PERMISSIONS | _FILE_MODE)
     with contextlib.suppress(OSError, ValueError, ArithmeticError):  # a time that no disk can hold is no loss
         os.utime(target, (member.mtime, member.mtime))
-    return True
 
 
 def _set_mode(folder: Path, mode: int) -> None:

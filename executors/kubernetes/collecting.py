@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from executors.errors import CollectFailedError
+from executors.foreign_tar import MOST_NAMES
 from executors.kubernetes.run import PodRun
 from executors.kubernetes.volumes import HOME_PATH
 
@@ -70,7 +71,8 @@ async def _say_left_out(run: PodRun, names: list[str]) -> None:
     for name in names[:_NAMED]:
         await run.note(f"{name} of the container was left out: it is no file or folder, or leads out of the folder")
     if len(names) > _NAMED:
-        await run.note(f"and {len(names) - _NAMED} more were left out")
+        least = "at least " if len(names) >= MOST_NAMES else ""
+        await run.note(f"and {least}{len(names) - _NAMED} more were left out")
 
 
 async def _get_outputs(run: PodRun, target: Path) -> None:

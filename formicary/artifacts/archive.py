@@ -23,6 +23,7 @@ from typing import IO, BinaryIO, Final, NamedTuple, Protocol, cast
 
 import zstandard
 
+from executors.foreign_tar import ForeignTar
 from formicary.artifacts.base import ArtifactError
 from formicary.artifacts.unpacking import Tree
 
@@ -193,10 +194,9 @@ def _unpack(source: Path, tree: Tree, stop: threading.Event) -> int:
     with (
         source.open("rb") as file,
         _reader(file) as reader,
-        tarfile.open(fileobj=reader, mode="r|", bufsize=_READ_BYTES) as archive,
+        ForeignTar.open(fileobj=reader, mode="r|", bufsize=_READ_BYTES) as archive,
     ):
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all; not in its stubs
             if stop.is_set():
                 raise ArchiveStoppedError("stopped")
             _extract(archive, member, tree)

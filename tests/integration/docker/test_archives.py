@@ -3,6 +3,7 @@
 import io
 import stat
 import tarfile
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -114,6 +115,24 @@ async def test_a_name_that_no_disk_takes_is_an_error_that_names_it(tmp_path: Pat
 async def test_a_hard_link_to_nothing_is_left_out(tmp_path: Path, target: str) -> None:
     archive = packed(entry("d/link", type=tarfile.LNKTYPE, linkname=target))
     assert await unpacked(archive, tmp_path / "d") == Unpacked(left_out=["link"])
+
+
+async def test_memory_does_not_grow_with_the_number_of_entries(tmp_path: Path) -> None:
+    archive = packed(*(entry(f"elsewhere/{number:080}") for number in range(10_000)))
+
+    tracemalloc.start()
+    await unpacked(archive, tmp_path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 4_500_000, "some pieces of the archive are"
+
+
+async def test_a_header_that_does_not_end_is_an_error(tmp_path: Path) -> None:
+    archive = packed(entry("d/" + "a/" * 20_000))
+
+    with pytest.raises(tarfile.TarError, match="at its entry 'd/first', or just behind: the headers of an entry"):
+        await unpacked(archive, tmp_path)
 
 
 async def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:

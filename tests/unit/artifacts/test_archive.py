@@ -227,6 +227,11 @@ def test_what_is_no_archive_is_refused(content: bytes, tmp_path: Path, target: P
         unpack(tmp_path / "archive", target, GO)
 
 
+def test_a_header_that_does_not_end_is_refused(tmp_path: Path, target: Path) -> None:
+    with pytest.raises(ArchiveError, match="headers of an entry"):
+        unpack(evil(tmp_path / "archive", ("a/" * 20_000, FOLDER, "")), target, GO)
+
+
 def test_a_cut_archive_leaves_nothing(full: Path, tmp_path: Path, target: Path) -> None:
     packed(full, tmp_path / "archive")
     os.truncate(tmp_path / "archive", 1_500_000)
