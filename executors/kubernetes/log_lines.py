@@ -5,6 +5,7 @@ twice then is known by its time and its place among the lines of that time. Line
 the order of their times, so the last ``REMEMBERED`` times are kept; what is older than all of them was read.
 """
 
+import re
 from typing import Final
 
 #: Times of lines that are remembered.
@@ -13,6 +14,9 @@ REMEMBERED: Final = 4096
 _MAX_TIME_BYTES: Final = 40
 _EVERYTHING: Final = 1 << 62
 _STREAMS: Final = 2
+#: What follows the mark in a line of the wrapper, and the longest that it can be.
+_MARKED: Final = re.compile(rb"([0-9]{1,3}:[0-9]{0,20}:[a-z]{0,8})\n")
+_MAX_MARKED_BYTES: Final = 35
 
 
 class LogLines:
@@ -110,46 +114,53 @@ class LogLines:
 class MarkFinder:
     """Finds the wrapper's last lines in what a container wrote, one on each of its streams, and takes them out.
 
+    A script can learn the mark, and write such lines itself: then it says how it ended, and nothing worse comes of it.
+
     Args:
-        mark: what the lines begin with, after a record separator; unguessable.
+        mark: what the lines begin with, after a record separator; not to be guessed.
     """
 
     def __init__(self, mark: str) -> None:
         self._mark = b"\x1e" + mark.encode() + b":"
-        self._held = bytearray()
-        self._lines: list[str] = []
+        self._held = b""
+        self._count = 0
+        self._newest = ""
 
     @property
     def found(self) -> str | None:
-        """Returns what follows the mark in the lines, once both were found: all output came before."""
-        return self._lines[0] if len(self._lines) == _STREAMS else None
+        """Returns what follows the mark in the newest line, once two were found: all output came before."""
+        return self._newest if self._count >= _STREAMS else None
 
     def feed(self, data: bytes) -> bytes:
-        """Returns what is certainly no part of the lines."""
+        """Returns what is certainly no part of the lines; what may be one is at most as long as one."""
         if not self._held and b"\x1e" not in data:
             return data
-        self._held += data
-        while (at := self._held.find(self._mark)) >= 0:
-            end = self._held.find(b"\n", at)
-            if end < 0:
-                return self._release(at)
-            self._lines.append(self._held[at + len(self._mark) : end].decode(errors="replace"))
-            del self._held[at : end + 1]
-        return self._release(len(self._held) - self._possible_bytes())
+        data = self._held + data
+        output, position = bytearray(), 0
+        while (at := data.find(self._mark, position)) >= 0:
+            begin = at + len(self._mark)
+            line = _MARKED.match(data, begin)
+            if line is None and len(data) - begin < _MAX_MARKED_BYTES and b"\n" not in data[begin:]:
+                self._held = data[at:]
+                return bytes(output + data[position:at])
+            output += data[position : at if line else begin]
+            position = line.end() if line else begin
+            if line:
+                self._count += 1
+                self._newest = line[1].decode()
+        certain = max(position, len(data) - self._possible_bytes(data))
+        self._held = data[certain:]
+        return bytes(output + data[position:certain])
 
     def rest(self) -> bytes:
         """Returns what is left at the end of the log."""
-        return self._release(len(self._held))
-
-    def _possible_bytes(self) -> int:
-        """Returns how many bytes at the end may be the beginning of the mark."""
-        at = self._held.rfind(b"\x1e", max(0, len(self._held) - len(self._mark)))
-        return len(self._held) - at if at >= 0 and self._mark.startswith(self._held[at:]) else 0
-
-    def _release(self, count: int) -> bytes:
-        data = bytes(self._held[:count])
-        del self._held[:count]
+        data, self._held = self._held, b""
         return data
+
+    def _possible_bytes(self, data: bytes) -> int:
+        """Returns how many bytes at the end may be the beginning of the mark."""
+        at = data.rfind(b"\x1e", max(0, len(data) - len(self._mark)))
+        return len(data) - at if at >= 0 and self._mark.startswith(data[at:]) else 0
 
 
 def _zone(time: str) -> str:

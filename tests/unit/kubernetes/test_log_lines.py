@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -103,6 +104,31 @@ def test_one_mark_is_not_the_end_since_the_other_stream_may_have_more() -> None:
     finder.feed(b"\x1e" + MARK.encode() + b":0:0:\n")
 
     assert finder.found is None
+
+
+@pytest.mark.parametrize("follows", [b"", b"0:0:", b"\x1e", b"\x1e" + MARK.encode() + b":"])
+def test_a_script_that_writes_the_mark_holds_nothing_back(follows: bytes) -> None:
+    finder = MarkFinder(MARK)
+    forged = b"\x1e" + MARK.encode() + b":" + follows
+    pieces = [forged, *[b"x" * 10_000] * 20, forged * 1000, b"x" * 10_000]
+
+    said = finder.feed(pieces[0])
+    for number, piece in enumerate(pieces[1:], 2):
+        said += finder.feed(piece)
+        assert len(b"".join(pieces[:number])) - len(said) < 100
+
+    assert said + finder.rest() == b"".join(pieces)
+
+
+@pytest.mark.parametrize("forged", [":9:9:\n", ":9:9:", ":", ":no:number:\n", ""])
+@pytest.mark.parametrize("count", [1, 2, 3, 1000])
+def test_lines_that_a_script_forged_do_not_hide_those_of_the_wrapper(forged: str, count: int) -> None:
+    finder = MarkFinder(MARK)
+
+    finder.feed(f"\x1e{MARK}{forged}".encode() * count)
+    finder.feed(f"\x1e{MARK}:3:0:o\n".encode() * 2)
+
+    assert finder.found == "3:0:o"
 
 
 def test_a_stream_that_never_breaks_takes_no_more_memory_with_each_line() -> None:
