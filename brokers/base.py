@@ -59,7 +59,11 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message received through a group. ``token`` belongs to the backend."""
+    """A message received through a group. ``token`` belongs to the backend.
+
+    ``message_id`` is the message's own however often it comes, and no other's of its topic: not of one made anew
+    under that name either, where the server outlives this process.
+    """
 
     message: Message
     message_id: str

@@ -155,7 +155,7 @@ class Member(HoldingSubscription):
             entry = (ledger.log_id, record.offset)
             if not ledger.is_done(record.offset) and (topic, entry) not in self._owned:
                 rejections = ledger.rejections.get(record.offset, 0)
-                yield self._own(topic, entry, message_of(topic, record), str(record.offset), rejections)
+                yield self._own(topic, entry, message_of(topic, record), _id_of(record), rejections)
 
     async def _finish(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -251,7 +251,7 @@ class Listener(PullingSubscription):
             if batches:
                 self._link.lifeline.found()
         records = [record for batch in batches.values() for record in batch]
-        return [Delivery(message_of(record.topic, record), str(record.offset)) for record in records]
+        return [Delivery(message_of(record.topic, record), _id_of(record)) for record in records]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Has no effect: broadcasts are not redelivered."""
@@ -268,6 +268,11 @@ class Listener(PullingSubscription):
             self._left(self)
             await self._stop_fetching()
             await good_bye(self._consumer.stop())
+
+
+def _id_of(record: Any) -> str:
+    """Returns a message's id: offsets begin anew with a topic, its time does not."""
+    return f"{record.timestamp}-{record.offset}"
 
 
 async def committed(link: Link, topic: str, group: str) -> Ledger:

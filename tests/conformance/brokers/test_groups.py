@@ -141,6 +141,18 @@ async def test_rejecting_twice_counts_once(rig: Rig, broker: Broker, topic: str)
     assert again[0].rejections == 1
 
 
+async def test_a_message_has_an_id_of_its_own_however_often_it_comes(rig: Rig, broker: Broker, topic: str) -> None:
+    subscription = await broker.subscribe([topic], "g", "c")
+    await broker.publish(rig.messages(topic, "a", "b"))
+    taken = await rig.receive(subscription, 2)
+    ids = {delivery.message.body: delivery.message_id for delivery in taken}
+    assert len(set(ids.values())) == 2
+    await subscription.nack(taken[:1])
+    await subscription.close()
+    heir = await broker.subscribe([topic], "g", "heir")
+    assert {delivery.message.body: delivery.message_id for delivery in await rig.receive(heir, 2)} == ids
+
+
 async def test_what_was_rejected_comes_back_not_before_its_delay(rig: Rig, broker: Broker, topic: str) -> None:
     subscription = await broker.subscribe([topic], "g", "c")
     await broker.publish(rig.messages(topic, "a"))
