@@ -66,6 +66,11 @@ class Plan:
         """Whether the wrapper runs the container, not the image's own command."""
         return has_script(self.spec)
 
+    @property
+    def is_wrapper_first(self) -> bool:
+        """Whether the wrapper is the container's first process for certain, which nothing in the container can kill."""
+        return self.has_script and not self.spec.container.entrypoint
+
 
 def has_script(spec: KubernetesSpec) -> bool:
     """Whether a task brings lines of its own; without them nothing can be moved into or out of its container."""

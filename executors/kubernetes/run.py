@@ -259,7 +259,7 @@ class PodRun:
             if disruption is not None and self._mark.exit_code != 0:
                 raise disruption
             return self._mark.outcome()
-        end = end_of(self._pod, is_wrapped=self.plan.has_script)
+        end = end_of(self._pod, is_wrapped=self.plan.is_wrapper_first)
         if isinstance(end, ExecutorError):
             raise end
         if end is None:

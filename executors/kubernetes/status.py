@@ -61,7 +61,7 @@ def end_of(pod: Pod, *, is_wrapped: bool = False) -> Outcome | ExecutorError | N
 
     Args:
         pod: its last known state.
-        is_wrapped: the main process was the wrapper, which said nothing of an end of its script.
+        is_wrapped: the first process was the wrapper, which said nothing of an end of its script.
     """
     status = pod.get("status", {})
     reason, message = status.get("reason", ""), status.get("message", "")
@@ -97,7 +97,7 @@ def _killed_without_reason(is_wrapped: bool) -> Outcome:
 
     A node can lose sight of a kill for want of memory, the sooner the busier it is, and never says it later. Nothing in
     a container can kill its first process; so where that was the wrapper, which ends by no such code, something outside
-    did. Other commands may give that code themselves.
+    did. Other commands, and an entrypoint before the wrapper, may give that code themselves.
     """
     if is_wrapped:
         message = "the task's container was killed, as nodes do for want of memory, and its node does not say why"

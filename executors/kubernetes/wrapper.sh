@@ -34,8 +34,13 @@ run() {
   while :; do
     wait "$child" 2>/dev/null
     code=$?
-    kill -0 "$child" 2>/dev/null || return "$code"
+    kill -0 "$child" 2>/dev/null || break
   done
+  # The last wait may have ended by a signal, and some shells have the child's own code then.
+  wait "$child" 2>/dev/null
+  last=$?
+  [ "$last" -eq 127 ] || code=$last
+  return "$code"
 }
 memory_kills() {
   for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
@@ -58,19 +63,32 @@ if [ -z "$stopped" ]; then
   run "$home/script.sh"
   result=$?
 fi
-# A kill of everything spares the process that does it.
+# A kill of everything spares the process that does it, and the container's first, which may be that of an entrypoint:
+# so it is for this one to do, whoever finds that it is time.
+late=
 end_after() {
-  sleep "$limit"
+  if [ "$late" ]; then
+    kill -KILL -1 2>/dev/null
+    return
+  fi
+  late=1
   echo "after_script was ended: it took longer than $limit s" >&2
   kill -TERM -1 2>/dev/null
+}
+watch_after() {
+  trap '' TERM
+  sleep "$limit"
+  kill -USR2 $$
   nap
-  kill -KILL -1 2>/dev/null
+  kill -USR2 $$
 }
 if [ -s "$home/after.sh" ]; then
   kill -KILL -1 2>/dev/null
-  end_after </dev/null &
+  trap end_after USR2
+  watch_after </dev/null &
   run "$home/after.sh"
   after=$?
+  trap '' USR2
   [ "$after" -eq 0 ] || echo "after_script ended with exit code $after" >&2
 fi
 kill -KILL -1 2>/dev/null

@@ -21,6 +21,9 @@ from tests.integration.kubernetes.conftest import IMAGE, Begin, ClusterUnderTest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+#: An entrypoint that stays, as the small programs do that reap orphans.
+FIRST = ("sh", "-c", '"$@"; exit $?', "first")
+
 
 async def test_a_script_keeps_its_dollars_and_sees_only_what_it_is_given(
     executor: KubernetesExecutor, begin: Begin
@@ -63,19 +66,23 @@ async def test_before_script_shares_the_shell_and_after_script_changes_no_result
 
 
 async def test_an_after_script_that_does_not_end_is_ended(make_executor: MakeExecutor, begin: Begin) -> None:
+    """Also where the process that runs the scripts is not the container's first."""
     executor = await make_executor(after_limit_s=1)
-    sink = CollectingSink()
-    spec = script("echo a > kept; exit 3", after_script=("trap '' TERM; echo begun", "while :; do sleep 60; done"))
+    sinks = [CollectingSink(), CollectingSink()]
+    lines, after = "echo a > kept; exit 3", ("trap '' TERM; echo begun", "while :; do sleep 60; done")
+    specs = [script(lines, after_script=after, container={"entrypoint": first}) for first in ((), FIRST)]
 
-    run = await begin(spec, sink, by=executor)
-    outcome = await executor.wait(run)
-    await executor.collect(run, ["kept"], with_results=True)
-    let_go(executor, run)
+    runs = [await begin(spec, sink, by=executor) for spec, sink in zip(specs, sinks, strict=True)]
+    outcomes = await asyncio.gather(*map(executor.wait, runs))
+    await asyncio.gather(*(executor.collect(run, ["kept"], with_results=True) for run in runs))
+    for run in runs:
+        let_go(executor, run)
 
-    assert outcome.exit_code == 3
-    assert b"begun\n" in sink.text()
-    assert b"after_script was ended: it took longer than 1 s\n" in sink.text()
-    assert (run.attempt.folder.path() / "kept").read_text() == "a\n"
+    assert [outcome.exit_code for outcome in outcomes] == [3, 3]
+    for sink, run in zip(sinks, runs, strict=True):
+        assert b"begun\n" in sink.text()
+        assert b"after_script was ended: it took longer than 1 s\n" in sink.text()
+        assert (run.attempt.folder.path() / "kept").read_text() == "a\n"
 
 
 async def test_output_that_is_json_or_no_text_or_ends_without_a_newline_comes_as_it_was(
@@ -132,14 +139,18 @@ async def test_want_of_memory_is_told_from_other_ends(executor: KubernetesExecut
     runs = [await begin(script(line, container={"memory_limit": "24Mi"})) for line in expected]
     command = ContainerSpec(image=IMAGE, command=("tail", "/dev/zero"), memory_limit="24Mi")
     direct = await begin(KubernetesSpec(container=command))
+    killed = await begin(script("kill -9 $(cat /formicary/pid)", container={"entrypoint": FIRST}))
 
-    *outcomes, of_main_process = await asyncio.gather(*(finish(executor, run) for run in [*runs, direct]))
+    *outcomes, of_main_process, of_wrapper = await asyncio.gather(
+        *(finish(executor, run) for run in [*runs, direct, killed])
+    )
 
     for outcome, (reason, exit_code, words) in zip(outcomes, expected.values(), strict=True):
         assert (outcome.reason, outcome.exit_code) == (reason, exit_code)
         assert words in (outcome.message or "")
     # A busy node may have lost sight of why.
     assert (of_main_process.exit_code, "raise memory_limit" in (of_main_process.message or "")) == (137, True)
+    assert (of_wrapper.reason, of_wrapper.exit_code) == (Reason.EXITED, 137)
 
 
 #: What cannot run, and how that is said.
