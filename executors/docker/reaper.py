@@ -11,9 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from executors.docker.engine import Engine
 from executors.docker.errors import EngineError, EngineRefusedError
 from executors.docker.manifest import LIMIT_LABEL
+
+log = structlog.get_logger(__name__)
 
 Json = Any  # a JSON value
 Dismiss = Callable[[], Awaitable[None]]
@@ -27,10 +31,11 @@ _RETRY_S = 2.0
 
 
 class Reaper:
-    """Sweeps one engine for as long as an ant uses it."""
+    """Sweeps one engine for as long as an ant uses it, ``every_s`` seconds."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, every_s: float = SWEEP_EVERY_S) -> None:
         self._engine = engine
+        self._every_s = every_s
         self._sweeping: asyncio.Task[None] | None = None
         self._owed: dict[str, asyncio.Task[None]] = {}
 
@@ -68,9 +73,13 @@ class Reaper:
 
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(EngineError):
+            try:
                 await self.sweep()
-            await asyncio.sleep(SWEEP_EVERY_S)
+            except EngineError as exc:
+                log.debug("containers_not_swept", reason=str(exc))
+            except Exception as exc:  # noqa: BLE001 - what makes no sense once must not end it for the ant's life
+                log.error("container_sweep_stumbled", error=repr(exc))
+            await asyncio.sleep(self._every_s)
 
     async def sweep(self) -> list[str]:
         """Removes what has outlived its limit; returns the ids of the containers."""

@@ -142,6 +142,9 @@ class Reaper:
             except (ApiRefusedError, ApiUnreachableError) as exc:
                 log.warning("pods_not_swept", reason=str(exc))
                 continue
+            except Exception as exc:  # noqa: BLE001 - what makes no sense once must not end it for the ant's life
+                log.error("pod_sweep_stumbled", error=repr(exc))
+                continue
             if names:
                 log.info("left_pods_removed", pods=names)
 

@@ -27,6 +27,9 @@ class ApiServer:
         #: Who came, in which way: a plain request, or exec.
         self.came: list[tuple[str, str]] = []
         self.command: Command = succeed
+        #: The pods that each list tells of, the last one for ever, and the names of those that were deleted.
+        self.lists: list[list[Json]] = [[]]
+        self.deleted: asyncio.Queue[str] = asyncio.Queue()
         #: What a log waits for in its middle.
         self.is_log_over = asyncio.Event()
         self.port = 0
@@ -40,8 +43,11 @@ class ApiServer:
             return web.json_response({"kind": "Status", "code": 401, "reason": "Unauthorized"}, status=401)
         if request.path.endswith("/log"):
             return await self._log(request)
+        if request.method == "DELETE":
+            await self.deleted.put(request.path.rpartition("/")[2])
         if not is_exec:
-            return web.json_response({"kind": "Pod"})
+            pods = self.lists[0] if len(self.lists) == 1 else self.lists.pop(0)
+            return web.json_response({"kind": "Pod", "items": pods, "metadata": {}})
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
         await socket.prepare(request)
         await self.command(socket)

@@ -25,7 +25,7 @@ async def test_a_token_that_was_renewed_is_read_at_the_first_refusal(
     kubeconfig.write({"server": f"http://127.0.0.1:{server.port}"}, {"token": "new"})
 
     if way == "plain":
-        assert await connection.request("GET", connection.pod_path("x")) == {"kind": "Pod"}
+        assert (await connection.request("GET", connection.pod_path("x")))["kind"] == "Pod"
     else:
         assert await Transfer(connection, "x").interrupt()
 
@@ -90,7 +90,7 @@ async def test_a_client_certificate_that_was_renewed_is_used_while_what_runs_goe
 
         secured.valid = "new"
         kubeconfig.write(where, certified(certificates, "new"))
-        assert await cluster.request("GET", cluster.pod_path("x")) == {"kind": "Pod"}
+        assert (await cluster.request("GET", cluster.pod_path("x")))["kind"] == "Pod"
         assert await Transfer(cluster, "x").interrupt()
 
         secured.is_log_over.set()
@@ -138,5 +138,5 @@ async def test_a_new_authority_of_the_cluster_is_read_when_the_old_one_will_not_
         await cluster.request("GET", cluster.pod_path("x"))
 
     kubeconfig.write(place(secured, certificates / "server"), certified(certificates, "old"))
-    assert await cluster.request("GET", cluster.pod_path("x")) == {"kind": "Pod"}
+    assert (await cluster.request("GET", cluster.pod_path("x")))["kind"] == "Pod"
     await cluster.close()
