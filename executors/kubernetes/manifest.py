@@ -27,8 +27,9 @@ Json = Any  # a JSON value
 MAIN: Final = "main"
 #: Where scripts run unless the spec says otherwise.
 WORK_PATH: Final = f"{HOME_PATH}/work"
-#: The cluster ends a pod by itself when its ant should have done so long ago, in seconds.
-DEADLINE_MARGIN_S: Final = 300
+#: The cluster ends a pod by itself when its ant should have done so long ago: how long it may outlive its task's time
+#: limit, in seconds, for its images, its after_script and its files.
+DEADLINE_MARGIN_S: Final = 1800
 _MAX_SECONDS = 2**31 - 1
 #: Larger objects do not fit into the cluster's database.
 _LIMIT_BYTES = 1_400_000
