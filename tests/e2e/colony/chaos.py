@@ -51,6 +51,9 @@ class Blow(NamedTuple):
     target: str
     for_s: float
 
+    def __str__(self) -> str:
+        return f"{self.at_s:.1f} {self.kind} {self.target} for {self.for_s:.1f} s"
+
 
 def script(seed: int, seconds: float, queens: Sequence[str], ants: Sequence[str]) -> list[Blow]:
     """Returns the blows of ``seconds``: every kind comes once before any comes again, and hits what is up."""
@@ -94,7 +97,7 @@ class Chaos:
         self._down: dict[str, threading.Thread] = {}
         self._errors: list[str] = []
         self._thread = threading.Thread(target=self._run, name="chaos")
-        self.dealt: list[str] = []
+        self.dealt: list[Blow] = []
 
     def __enter__(self) -> None:
         self._colony.is_excused = self._is_a_server_away
@@ -119,14 +122,13 @@ class Chaos:
         return any(name in self._down and self._down[name].is_alive() for name in ("broker", "postgres"))
 
     def _deal(self, blow: Blow) -> None:
-        told = f"{blow.at_s:.1f} {blow.kind} {blow.target} for {blow.for_s:.1f} s"
-        self.dealt.append(told)
+        self.dealt.append(blow)
         action, _, word = blow.kind.partition(" ")
         deals: dict[str, Callable[[Blow], None]] = {"broker": self._kill_broker, "postgres": self._kill_postgres}
         try:
             deals.get(word, getattr(self, f"_{action}"))(blow)
         except Exception as error:  # noqa: BLE001 - told by whoever leaves the context
-            self._errors.append(f"{told}: {error!r}")
+            self._errors.append(f"{blow}: {error!r}")
 
     def _kill_broker(self, blow: Blow) -> None:
         self._broker.kill()

@@ -2,12 +2,12 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.e2e.colony import invariants, jobs
-from tests.e2e.colony.chaos import ANT_LEASE_S, LEASE_S, Chaos, script
+from tests.e2e.colony.chaos import ANT_LEASE_S, LEASE_S, Blow, Chaos, script
 from tests.e2e.colony.leftovers import POSITIONS, leftovers
 from tests.e2e.colony.processes import Colony
 from tests.e2e.colony.servers import BrokerServer, PostgresServer
@@ -59,7 +59,7 @@ class Trial:
         with work.watching(random.Random(0)):
             work.submit_all()
             work.wait(PATIENCE_S)
-        return self._judge(work, shop, is_disturbed=False)
+        return self._judge(work, shop, [])
 
     def disturbed(self, seed: int, seconds: float, jobs_count: int) -> list[str]:
         """Runs jobs while chaos reigns for ``seconds``."""
@@ -70,11 +70,11 @@ class Trial:
         with work.watching(random.Random(seed)):
             with chaos:
                 work.submit_all()
-            self.told += chaos.dealt
+            self.told += map(str, chaos.dealt)
             self.told.append(f"calm after {time.monotonic() - begun:.1f} s")
             work.wait(PATIENCE_S)
         self.told.append(f"all over after {time.monotonic() - begun:.1f} s")
-        return self._judge(work, shop, is_disturbed=True)
+        return self._judge(work, shop, chaos.dealt)
 
     def report(self, wrong: list[str]) -> str:
         """Returns what happened, what was wrong and, if anything was, the ends of all logs."""
@@ -88,7 +88,7 @@ class Trial:
         work.upload()
         return work, shop
 
-    def _judge(self, work: Workload, shop: jobs.Workshop, *, is_disturbed: bool) -> list[str]:
+    def _judge(self, work: Workload, shop: jobs.Workshop, blows: Sequence[Blow]) -> list[str]:
         found = invariants.Findings(
             work.accepted,
             work.ends,
@@ -96,12 +96,29 @@ class Trial:
             invariants.read_ledger(shop.ledger),
             self._rows(invariants.ENDS),
             self._rows(invariants.REPEATED),
+            self._rows(invariants.LOSSES),
+            {name: self._lives_over(name, blows) for name in self.colony.ants},
         )
         starts = sum(line.word == "start" for line in found.ledger)
-        self.told.append(f"{len(work.accepted)} jobs, {starts} attempts, {len(work.successes)} successes seen early")
-        wrong = invariants.violations(found, is_disturbed=is_disturbed)
+        given_up = sum(row["is_last"] for row in found.loss_rows)
+        self.told.append(
+            f"{len(work.accepted)} jobs, {starts} attempts, {len(work.successes)} successes seen early, "
+            f"{given_up} tasks given up with their ants"
+        )
+        wrong = invariants.violations(found)
         wrong += leftovers(self._broker.url, lambda: self._rows(POSITIONS))
         return wrong + self.colony.failures()
+
+    def _lives_over(self, name: str, blows: Sequence[Blow]) -> int:
+        """Returns how many lives of an ant can have ended, at most, and none where nothing was done.
+
+        A blow at the ant ends one. So does each lapse of a lease, which the ant tells: a blow at a queen or a server
+        causes no more than one. What was sent to the life that goes on may have been lost on the way.
+        """
+        if not blows:
+            return 0
+        lapses = len(self.colony.ants[name].events("ant_incarnation_over"))
+        return sum(blow.target == name for blow in blows) + min(lapses, len(blows)) + 1
 
     def _rows(self, sql: str) -> list[object]:
         return self._postgres.fetch(self._database_url, sql)
