@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -41,18 +41,21 @@ class Connection:
         self.url = url
         self._look_s = silence_s / 2
         self._docker: Docker | None = None
-        self._connector: aiohttp.BaseConnector | None = None
+        #: Those with former certificates, which calls may still use.
+        self._former: list[Docker] = []
         self._looks: aiohttp.ClientSession | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._tls_files: tuple[tuple[int, int], ...] | None = None
 
     async def close(self) -> None:
         """Closes all connections; safe twice and before use."""
-        if self._docker is not None:
-            await self._docker.close()
-        if self._connector is not None:
-            await self._connector.close()
+        for docker in [*self._former, *([self._docker] if self._docker is not None else [])]:
+            await docker.close()
+            await docker.connector.close()
         if self._looks is not None:
             await self._looks.close()
-        self._docker = self._connector = self._looks = None
+        self._former.clear()
+        self._docker = self._looks = None
 
     @asynccontextmanager
     async def calling(self, doing: str, limit_s: float | None = CALL_LIMIT_S) -> AsyncIterator[Docker]:
@@ -85,25 +88,48 @@ class Connection:
         """Tells whether the engine answers on a new connection."""
         if self._looks is None:
             self._looks = aiohttp.ClientSession(connector=self._new_connector(force_close=True))
+        self._renew()
         try:
-            async with asyncio.timeout(self._look_s), self._looks.get(f"{self._http_url()}/_ping"):
+            async with (
+                asyncio.timeout(self._look_s),
+                self._looks.get(f"{self._http_url()}/_ping", ssl=self._tls or True),
+            ):
                 return True
         except (aiohttp.ClientError, OSError):  # among them what is late
             return False
 
     def _client(self) -> Docker:
         """Returns the client, made on first use: it needs a running loop."""
+        self._renew()
         if self._docker is None:
-            self._connector = self._new_connector()
             url = "unix://localhost" if is_local(self.url) else self._http_url()
-            self._docker = Docker(url, connector=self._connector)
+            self._docker = Docker(url, connector=self._new_connector())
         return self._docker
+
+    def _renew(self) -> None:
+        """Takes the certificates that there are now; calls that run go on with the former ones.
+
+        Raises:
+            ExecutorError: they will not do, and there are none from before.
+        """
+        if is_local(self.url) or not _has_tls() or (files := _tls_files()) == self._tls_files:
+            return
+        try:
+            self._tls = _tls_context()
+        except ExecutorError:
+            if self._tls is None:
+                raise
+            return  # some files are new already, and some are not
+        self._tls_files = files
+        if self._docker is not None:
+            self._former.append(self._docker)
+            self._docker = None
 
     def _new_connector(self, *, force_close: bool = False) -> aiohttp.BaseConnector:
         if is_local(self.url):
             return aiohttp.UnixConnector(self.url.removeprefix("unix://"), limit=0, force_close=force_close)
         return aiohttp.TCPConnector(
-            ssl=_tls_context() or True, limit=0, force_close=force_close, socket_factory=_probed_socket
+            ssl=self._tls or True, limit=0, force_close=force_close, socket_factory=_probed_socket
         )
 
     def _http_url(self) -> str:
@@ -156,15 +182,27 @@ def _has_tls() -> bool:
     return bool(os.environ.get("DOCKER_TLS_VERIFY"))
 
 
-def _tls_context() -> ssl.SSLContext | None:
-    """Returns what ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` ask for, as the engine's own client reads them.
+def _tls_folder() -> Path:
+    return Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+
+
+def _tls_files() -> tuple[tuple[int, int], ...]:
+    """Returns what is another when a file was written anew; what is not there is left out."""
+    found = []
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        with suppress(OSError):
+            status = (_tls_folder() / name).stat()
+            found.append((status.st_ino, status.st_mtime_ns))
+    return tuple(found)
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Returns what ``DOCKER_CERT_PATH`` asks for, as the engine's own client reads it.
 
     Raises:
         ExecutorError: the files are not there, or are no certificates.
     """
-    if not _has_tls():
-        return None
-    folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+    folder = _tls_folder()
     try:
         context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))

@@ -121,8 +121,8 @@ class Engine:
     async def wait(self, container: str) -> int:
         """Returns a container's exit code, once it does not run."""
         answer: Json = None
-        async with self._calling("waiting for a container", None) as docker:
-            while answer is None:
+        while answer is None:
+            async with self._calling("waiting for a container", None) as docker:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_WAIT_AGAIN_S):
                         answer = await self._container(docker, container).wait(timeout=None)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from executors.kubernetes.cluster import Cluster
 from executors.kubernetes.errors import ApiUnreachableError
 from executors.kubernetes.transfer import Transfer
+from tests.certificates import make_certificate
 from tests.unit.kubernetes.conftest import ApiServer, Kubeconfig, Serve
 
 Json = Any  # a JSON value
@@ -51,9 +51,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with certificates and keys of ``server`` and of clients ``old`` and ``new``, each signed by itself."""
     folder = tmp_path_factory.mktemp("certificates")
     for name in ("server", "old", "new"):
-        words = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN={name}"
-        files = f"-addext subjectAltName=IP:127.0.0.1 -keyout {folder}/{name}.key -out {folder}/{name}"
-        subprocess.run(["openssl", *f"{words} {files}".split()], check=True, capture_output=True)
+        make_certificate(folder / name, folder / f"{name}.key")
     return folder
 
 
