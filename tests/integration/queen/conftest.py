@@ -1,6 +1,7 @@
-"""A whole colony in the test's event loop: embedded Postgres, memory broker, local files."""
+"""A whole colony in the test's event loop: embedded Postgres, memory broker, local files or a bucket."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from formicary import wiring
 from formicary.ant_options import AntOptions
 from formicary.model.jobs import JobRequest, JobView
 from formicary.model.states import JobState
+from tests.s3_server import S3Server, serving
 
 Run = Callable[..., Awaitable[JobView]]
 
@@ -53,22 +55,45 @@ def warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
 @pytest.fixture
-async def colony(warm_home: Path) -> AsyncIterator[InProcess]:
+def store_kind() -> str:
+    """Where artifacts, caches and output lie; a test that asks for more kinds gets them by ``parametrize``."""
+    return "local"
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, store_kind: str, warm_home: Path) -> str:
+    """A folder for all tests, or a part of a bucket for each."""
+    if store_kind == "local":
+        return f"{warm_home.as_uri()}/tidy"
+    url: str = request.getfixturevalue("s3").url(f"queen/{os.urandom(6).hex()}")
+    return url
+
+
+@pytest.fixture
+async def colony(warm_home: Path, store_url: str, store_kind: str) -> AsyncIterator[InProcess]:
     """A colony with one ant of 4 slots."""
-    settings = settings_module.load({"FORMICARY_HOME": str(warm_home)})
+    environ = {} if store_kind == "local" else {"FORMICARY_ARTIFACTS_URL": store_url}
+    settings = settings_module.load({"FORMICARY_HOME": str(warm_home), **environ})
     options = AntOptions(slots=4, python_paths=(str(Path(__file__).parent),))
     async with wiring.up(settings, options) as running:
         yield InProcess(running)
 
 
 @pytest.fixture
-async def tidy_colony(warm_home: Path) -> AsyncIterator[InProcess]:
-    """A colony that looks through its artifacts every second, in the folder ``tidy`` of its home."""
+async def tidy_colony(warm_home: Path, store_url: str) -> AsyncIterator[InProcess]:
+    """A colony that looks through its artifacts every second and moves output at once, in a store of their own."""
     environ = {
         "FORMICARY_HOME": str(warm_home),
-        "FORMICARY_ARTIFACTS_URL": f"{warm_home.as_uri()}/tidy",
+        "FORMICARY_ARTIFACTS_URL": store_url,
         "FORMICARY_ARTIFACTS_SWEEP_S": "1",
+        "FORMICARY_LOGS_ARCHIVE_AFTER_S": "0",
     }
     async with wiring.up(settings_module.load(environ), AntOptions(slots=4)) as running:
         yield InProcess(running)

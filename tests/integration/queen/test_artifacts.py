@@ -1,14 +1,16 @@
 """Artifacts from their task to their end: kept, expired, swept."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.blobs import PREFIX, Blobs
-from formicary.artifacts.local import LocalStore
+from formicary.artifacts.registry import make_store
 from formicary.errors import ExpiredError, NotFoundError
 from formicary.model.holders import Holder
 from formicary.model.states import JobState
@@ -16,13 +18,16 @@ from formicary.queen.manager.commands import RestartRequest
 
 
 @pytest.fixture
-def store(warm_home: Path) -> LocalStore:
-    return LocalStore(warm_home / "tidy")
+async def store(store_url: str) -> AsyncIterator[ArtifactStore]:
+    store = make_store(store_url)
+    await store.open()
+    yield store
+    await store.close()
 
 
-async def until_copies(store: LocalStore, wanted: int) -> None:
+async def until_copies(store: ArtifactStore, wanted: int) -> None:
     async with asyncio.timeout(40):
-        while len([key async for key in store.list(PREFIX)]) != wanted:  # noqa: ASYNC110 - files have no signal
+        while len([key async for key in store.list(PREFIX)]) != wanted:  # noqa: ASYNC110 - objects have no signal
             await asyncio.sleep(0.05)
 
 
@@ -41,7 +46,8 @@ tasks:
 """
 
 
-async def test_what_expired_is_gone_and_a_restart_that_needs_it_says_so(tidy_colony: Any, store: LocalStore) -> None:
+@pytest.mark.parametrize("store_kind", ["local", "s3"])
+async def test_what_expired_is_gone_and_a_restart_that_needs_it_says_so(tidy_colony: Any, store: ArtifactStore) -> None:
     job = await tidy_colony.run(definition("expiring", "expires_after: 10ms"))
     assert job.state is JobState.COMPLETED, job
     ref = job.tasks[0].artifacts[0]
@@ -91,7 +97,7 @@ async def test_a_running_job_keeps_what_expired(tidy_colony: Any) -> None:
     assert job.state is JobState.COMPLETED, job
 
 
-async def test_what_nothing_refers_to_is_swept(tidy_colony: Any, store: LocalStore, tmp_path: Path) -> None:
+async def test_what_nothing_refers_to_is_swept(tidy_colony: Any, store: ArtifactStore, tmp_path: Path) -> None:
     job = await tidy_colony.run(definition("keeping", "when: always"))
     source = tmp_path / "source"
     source.write_text("of an ant that was lost\n")
@@ -115,11 +121,12 @@ tasks:
         await read(tidy_colony, job.id, "f", 3)
 
 
+@pytest.mark.parametrize("store_kind", ["local", "s3"])
 async def test_a_result_that_was_taken_keeps_its_artifacts_after_the_source_expired(
-    tidy_colony: Any, tmp_path: Path
+    tidy_colony: Any, tmp_path: Path, store_kind: str
 ) -> None:
     source = f"""
-job_type: remembering
+job_type: remembering-{store_kind}
 tasks:
   - {{task_type: make, method: SHELL, memoize: {{key: k}}, script: [echo run >> {tmp_path}/ledger; echo 42 > f],
       artifacts: {{paths: [f]}}}}
@@ -141,6 +148,22 @@ async def let_expire(colony: Any, job_id: str) -> None:
     await colony.until(job_id, lambda job: job.tasks[0].artifacts[0].is_expired)
 
 
+@pytest.mark.parametrize("store_kind", ["local", "s3"])
+async def test_output_that_moved_to_the_store_is_read_from_there(tidy_colony: Any, store: ArtifactStore) -> None:
+    job = await tidy_colony.run("""
+job_type: talking
+tasks: [{task_type: talk, method: SHELL, script: ["seq 1 5000"]}]
+""")
+    rows = "SELECT count(*) AS count FROM task_logs WHERE job_id = $1::uuid"
+    async with asyncio.timeout(40):
+        while (await tidy_colony.manager._stores.database.fetch(rows, job.id))[0]["count"]:  # noqa: ASYNC110 - rows have no signal
+            await asyncio.sleep(0.05)
+
+    assert [key async for key in store.list(f"logs/{job.id}/")] != []
+    pages = await tidy_colony.manager.log_lines(job.id, None, None)
+    assert [line.text async for page in pages for line in page] == [str(number) for number in range(1, 5001)]
+
+
 async def test_a_task_lets_the_queen_expire_artifacts_at_once(colony: Any) -> None:
     job = await colony.run(definition("at-once", "expires_after: 1ms"))
     tidy = await colony.run("""
@@ -155,7 +178,7 @@ tasks:
     assert (await colony.manager.job(job.id)).tasks[0].artifacts[0].is_expired
 
 
-async def test_nothing_is_swept_where_another_colony_uses_the_store(tidy_colony: Any, store: LocalStore) -> None:
+async def test_nothing_is_swept_where_another_colony_uses_the_store(tidy_colony: Any, store: ArtifactStore) -> None:
     await Blobs(store).mark("colonies/another")
     job = await tidy_colony.run(definition("sharing", "expires_after: 10ms"))
     await tidy_colony.until(job.id, lambda job: job.tasks[0].artifacts[0].is_expired)

@@ -55,6 +55,7 @@ def place(colony: Any) -> Place:
     return Place(colony)
 
 
+@pytest.mark.parametrize("store_kind", ["local", "s3"])
 async def test_the_least_recently_used_go_and_whoever_misses_them_stores_them_again(place: Place) -> None:
     for key in ("old", "middle", "young"):
         assert await place.build("limited", key) is CacheResult.MISS

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from formicary.model.jobs import CacheRecord, CacheResult
 from formicary.model.states import JobState
 
@@ -27,6 +29,7 @@ def cache_of(job: Any) -> CacheRecord:
     return record
 
 
+@pytest.mark.parametrize("store_kind", ["local", "s3"])
 async def test_jobs_of_one_type_share_caches_and_say_what_they_found(colony: Any) -> None:
     source = JOB % ("cached", "true")
     first = await colony.run(source, params={"version": "1"})

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,12 @@ from formicary.artifacts.base import ArtifactStore
 from formicary.artifacts.colonies import ROOT as COLONIES
 from formicary.errors import ExpiredError, NotFoundError
 from formicary.model.jobs import JobRequest
-from tests.s3_server import S3Server, serving
 
 JOB = """
 job_type: kept-for-a-second
 tasks:
   - {task_type: make, method: SHELL, script: ["echo made; echo content > made"], artifacts: {paths: [made]}}
 """
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with serving(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture(params=["local", "s3"])
