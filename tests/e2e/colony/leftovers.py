@@ -27,14 +27,15 @@ async def _settled(broker_url: str, database: Any) -> list[str]:
     try:
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            found = await _look(broker, await asyncio.to_thread(database))
+            found = await look(broker, await asyncio.to_thread(database))
             if not found or time.monotonic() > deadline:
                 return found
     finally:
         await broker.close()
 
 
-async def _look(broker: Broker, rows: Sequence[Any]) -> list[str]:
+async def look(broker: Broker, rows: Sequence[Any]) -> list[str]:
+    """Returns what is left now; ``rows`` are those of ``POSITIONS``."""
     found = [
         f"{depth} messages of {topic} are not acknowledged"
         for topic, group in GROUPS
@@ -43,7 +44,8 @@ async def _look(broker: Broker, rows: Sequence[Any]) -> list[str]:
     logs = [(topics.results(row["shard"]), row["results_position"]) for row in rows]
     logs += [(topics.launch(row["shard"]), row["launch_position"]) for row in rows]
     found += await asyncio.gather(*(_unread(broker, topic, position) for topic, position in logs))
-    found += await asyncio.gather(*(_dead(broker, topic) for topic, _ in GROUPS))
+    dead = [topic for topic in await broker.topics("") if topic.endswith(DEAD_SUFFIX)]
+    found += await asyncio.gather(*(_dead(broker, topic) for topic in dead))
     return [line for line in found if line]
 
 
@@ -54,5 +56,5 @@ async def _unread(broker: Broker, topic: str, position: bytes | None) -> str:
 
 
 async def _dead(broker: Broker, topic: str) -> str:
-    entries = await broker.read(topic + DEAD_SUFFIX, START, 10, READ_S)
-    return "".join(f"dead in {topic}: {entry.message.headers}" for entry in entries)
+    entries = await broker.read(topic, START, 10, READ_S)
+    return ", ".join(f"in {topic}: {entry.message.headers}" for entry in entries)
