@@ -34,7 +34,8 @@ def _run_many(options: argparse.Namespace, parts: Parts) -> int:
         if report.violations:
             failed += 1
             say(report.summary())
-    say(f"{options.count} seeds in {time.perf_counter() - began:.1f} s, {failed} failed")
+    seconds = time.perf_counter() - began
+    say(f"{options.count} seeds in {seconds:.1f} s, {60 * options.count / seconds:.0f} a minute, {failed} failed")
     return 1 if failed else 0
 
 

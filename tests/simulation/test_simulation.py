@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -68,11 +69,19 @@ def test_a_seed_gives_the_same_run_in_another_process_with_other_hashes() -> Non
     assert run(17).digest in outputs.pop()
 
 
+def test_a_batch_says_how_many_seeds_a_minute_it_ran() -> None:
+    assert re.fullmatch(r"3 seeds in [0-9.]+ s, [1-9][0-9]* a minute, 0 failed\n", _apart("--count", "3"))
+
+
 def _run_apart(seed: int, hash_seed: str) -> str:
+    return _apart("--seed", str(seed), PYTHONHASHSEED=hash_seed)
+
+
+def _apart(*arguments: str, **variables: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.simulation", "--seed", str(seed)],
+        [sys.executable, "-m", "tests.simulation", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=True,
