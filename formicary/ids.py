@@ -4,7 +4,7 @@ import os
 import time
 import zlib
 from datetime import datetime
-from typing import NewType
+from typing import Final, NewType
 
 JobId = NewType("JobId", str)
 """A UUID of version 7 in its canonical form."""
@@ -14,6 +14,9 @@ Incarnation = NewType("Incarnation", str)
 """One life of an ant: ``<ant id>@<random>``, and ``+<place>`` where it has one. New at each start and lost lease."""
 QueenId = NewType("QueenId", str)
 """Stable name of a queen."""
+
+#: Of a colony whose database the program makes.
+SHARD_COUNT: Final = 16
 
 
 def new_uuid7() -> str:

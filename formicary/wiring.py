@@ -31,7 +31,7 @@ from formicary.cache_limits import cache_limits
 from formicary.clock import Clock, SystemClock
 from formicary.events import topics
 from formicary.exchange import BrokerExchange
-from formicary.ids import AntId, new_uuid7
+from formicary.ids import SHARD_COUNT, AntId, new_uuid7
 from formicary.patience import Patience
 from formicary.queen.manager.manager import Manager
 from formicary.queen_wiring import Ground, Queen
@@ -97,7 +97,7 @@ async def queen(settings: Settings, queen_id: str | None = None) -> AsyncIterato
 async def ant(settings: Settings, options: AntOptions) -> AsyncIterator[Colony]:
     """An ant alone; it has no database."""
     async with _Foundation(settings) as foundation:
-        built = await foundation.ant(options, f"{socket.gethostname()}-{os.getpid()}", 16)
+        built = await foundation.ant(options, f"{socket.gethostname()}-{os.getpid()}", SHARD_COUNT)
         yield Colony(foundation.services, None, built)
 
 

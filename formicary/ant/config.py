@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from formicary.errors import InvalidInputError
-from formicary.ids import AntId
+from formicary.ids import SHARD_COUNT, AntId
 
 #: Prefetch of an ant whose executors run attempts in its own process, at least.
 MIN_PREFETCH_IN_PROCESS: Final = 256
@@ -35,7 +35,7 @@ class AntConfig(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = 60.0
     survives_process: bool = False
     topics_are_dear: bool = False
-    shard_count: int = 16
+    shard_count: int = SHARD_COUNT
     broker_url: str | None = None
     engine_url: str | None = None
     log_limit_bytes: int = 64 * 1024 * 1024

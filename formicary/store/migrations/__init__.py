@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
+from formicary.ids import SHARD_COUNT
 from formicary.store.database import Database
 from formicary.store.errors import SchemaError
 
@@ -40,7 +41,7 @@ def migration_files() -> dict[int, str]:
     return {int(name.partition("_")[0]): folder.joinpath(name).read_text(encoding="utf-8") for name in names}
 
 
-async def migrate(database: Database, shard_count: int = 16) -> int:
+async def migrate(database: Database, shard_count: int = SHARD_COUNT) -> int:
     """Creates the schema or brings it up to date, in one transaction; returns its version.
 
     Queens that start together take turns. ``shard_count`` counts at creation only.
