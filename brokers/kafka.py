@@ -5,7 +5,8 @@ Options of the URL: ``mechanism`` (SCRAM-SHA-256; PLAIN, SCRAM-SHA-512), ``ca`` 
 dead; the server must allow such a session time-out), ``replication`` (of topics made here; 3, or the number of
 brokers), ``retention_s`` (of topics made here; a week).
 
-- A position is the offset that follows. Logs are trimmed by deleting records.
+- A position is the offset that follows. Logs are trimmed by deleting records. So is, every few minutes, what all groups
+  of a topic have acknowledged, and what listeners have heard ten minutes before.
 - A group's state is its committed offset and, in the offset's metadata, of which log it is and what was acknowledged
   beyond it. One consumer of a group reads a topic at a time, the others stand by.
 - ``delete_topic`` empties a topic and keeps it: offsets of a new topic of the same name would mean other messages.
@@ -27,10 +28,11 @@ from aiokafka.admin import RecordsToDelete
 from brokers.base import Broker, Capabilities, Durability, Edge, Entry, Message, Position, Subscription
 from brokers.calls import Calls
 from brokers.errors import BrokerUnavailableError, MessageTooLargeError, PositionTrimmedError
+from brokers.kafka_commits import committed
 from brokers.kafka_durability import durability
 from brokers.kafka_link import LEADERLESS, MAX_MESSAGE_BYTES, Link, partition
 from brokers.kafka_readers import Readers, offset_of, position_of
-from brokers.kafka_subscriptions import Listener, Member, committed
+from brokers.kafka_subscriptions import Listener, Member
 from brokers.reconnect import Backoff
 from brokers.tls import TLS_OPTIONS
 from brokers.urls import BrokerUrl, parse_url

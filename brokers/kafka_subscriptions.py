@@ -9,6 +9,7 @@ Rules of a member:
   by its name. So a ledger, a delivery and a commit name their log, and those of another log count for nothing. The id
   of the log is asked for before its records are fetched, and every few seconds: what was fetched of a newer log than
   the ledger's comes again.
+- A member commits when it begins, so that nobody lets go of what its group has yet to do.
 - After a reassignment that leaves a topic here it is read again from what is not done; what is held is recognised and
   passed over. Others may have had the topic in between (when this member stood still for longer than its
   session): what they committed is merged into the ledger before it is used again, so a commit never goes back.
@@ -23,11 +24,14 @@ from aiokafka import ConsumerRebalanceListener
 from aiokafka import errors as kafka
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from brokers import kafka_upkeep
 from brokers.base import DEAD_SUFFIX, REASON_HEADER, Delivery, Subscription
 from brokers.errors import BrokerUnavailableError
 from brokers.holding import HoldingSubscription, Token, is_last_chance
+from brokers.kafka_commits import commit_of
 from brokers.kafka_ledger import MANY, Ledger
 from brokers.kafka_link import Link, good_bye, message_of, partition
+from brokers.kafka_upkeep import Place, Upkeep
 from brokers.pulling import PullingSubscription
 
 log = structlog.get_logger(__name__)
@@ -80,6 +84,7 @@ class Member(HoldingSubscription):
         self._assignment = 0
         self._next_look_at = 0.0
         self._updating = asyncio.Lock()
+        self._upkeep = Upkeep(link, self._done, 0.0)
 
     async def start(self) -> None:
         """Joins the group."""
@@ -87,6 +92,7 @@ class Member(HoldingSubscription):
         await self._link.log_ids(self._topics)  # said here if the server has none
         self._consumer.subscribe(self._topics, listener=_Reassignment(self._forget_others))
         await self._consumer.start()
+        self._upkeep.start()
 
     def _forget_others(self, assigned: set[str]) -> None:
         self._assignment += 1
@@ -111,13 +117,16 @@ class Member(HoldingSubscription):
             topic, assignment = place.topic, self._assignment
             if topic in self._current:
                 return
-            found = await committed(self._link, topic, self._group)
+            log_id = await self._link.log_id(topic)
+            found = await commit_of(self._link, topic, self._group, log_id)
             ledger = self._ledgers.get(topic)
-            if ledger is None or ledger.log_id != found.log_id:
-                ledger = found
-            else:
+            if ledger is None or ledger.log_id != log_id:
+                ledger = found or Ledger(0, log_id=log_id)
+            elif found is not None:
                 ledger.merge(found)
             ledger.fit(await self._begin(place), (await self._consumer.end_offsets([place]))[place])
+            if found is None:
+                await self._commit_offsets({place: (ledger.low, ledger.metadata())})
             if assignment == self._assignment and place in self._consumer.assignment():
                 self._ledgers[topic] = ledger
                 self._current.add(topic)
@@ -148,8 +157,9 @@ class Member(HoldingSubscription):
         if topic not in self._current:
             return  # assigned in this moment: it is read again with its ledger
         ledger = self._ledgers[topic]
-        if ledger.log_id != logs.get(topic):
-            self._consumer.seek(place, ledger.low)  # fetched before it was known of which log
+        if ledger.log_id != logs.get(topic):  # fetched before it was known of which log
+            if place in self._consumer.assignment():
+                self._consumer.seek(place, ledger.low)
             return
         for record in records:
             entry = (ledger.log_id, record.offset)
@@ -199,17 +209,24 @@ class Member(HoldingSubscription):
                 if ledger.done_count > MANY:
                     ledger.skip_to(await self._begin(place))
                 offsets[place] = (ledger.low, ledger.metadata())
-            try:
-                if offsets:
-                    await self._consumer.commit(offsets)
-            except _REASSIGNED as exc:
-                raise BrokerUnavailableError(self._link.lifeline.url, f"reassignment: {exc}") from exc
+            if offsets:
+                await self._commit_offsets(offsets)
+
+    async def _commit_offsets(self, offsets: Mapping[Any, tuple[int, str]]) -> None:
+        try:
+            await self._consumer.commit(offsets)
+        except _REASSIGNED as exc:
+            raise BrokerUnavailableError(self._link.lifeline.url, f"reassignment: {exc}") from exc
+
+    async def _done(self) -> Mapping[str, Place]:
+        return {topic: Place(ledger.log_id, ledger.low) for topic, ledger in self._ledgers.items()}
 
     async def close(self) -> None:
         """Leaves the group, which then reassigns its topics."""
         if not self._closed.is_set():
             self._closed.set()
             self._left(self)
+            await self._upkeep.close()
             await self._stop_fetching()
             await good_bye(self._consumer.stop())
 
@@ -235,6 +252,7 @@ class Listener(PullingSubscription):
         self._topics = tuple(topics)
         self._left = left
         self._consumer: Any = link.consumer(None, auto_offset_reset="latest")
+        self._upkeep = Upkeep(link, self._heard, kafka_upkeep.KEPT_S)
 
     async def start(self) -> None:
         """Fixes the place from which on it listens."""
@@ -244,6 +262,11 @@ class Listener(PullingSubscription):
         self._consumer.assign(places)
         for place, offset in (await self._consumer.end_offsets(places)).items():
             self._consumer.seek(place, offset)
+        self._upkeep.start()
+
+    async def _heard(self) -> Mapping[str, Place]:
+        ids = await self._link.log_ids(self._topics)
+        return {topic: Place(ids[topic], await self._consumer.position(partition(topic))) for topic in ids}
 
     async def _pull(self, max_count: int) -> list[Delivery]:
         with self._link.errors(is_contact=False):
@@ -266,6 +289,7 @@ class Listener(PullingSubscription):
         if not self._closed.is_set():
             self._closed.set()
             self._left(self)
+            await self._upkeep.close()
             await self._stop_fetching()
             await good_bye(self._consumer.stop())
 
@@ -273,16 +297,3 @@ class Listener(PullingSubscription):
 def _id_of(record: Any) -> str:
     """Returns a message's id: offsets begin anew with a topic, its time does not."""
     return f"{record.timestamp}-{record.offset}"
-
-
-async def committed(link: Link, topic: str, group: str) -> Ledger:
-    """Returns what a group has committed of the log that a topic is now: nothing where that was of another log."""
-    log_id, place = await link.log_id(topic), partition(topic)
-    found = (await link.admin.list_consumer_group_offsets(group, partitions=[place])).get(place)
-    if found is None or found.offset < 0:
-        return Ledger(0, log_id=log_id)
-    ledger = Ledger(found.offset, found.metadata or "")
-    if ledger.log_id not in ("", log_id):  # it names none where another program committed, such as an operator's
-        return Ledger(0, log_id=log_id)
-    ledger.log_id = log_id
-    return ledger

@@ -17,6 +17,9 @@ log = structlog.get_logger(__name__)
 WANTED_REPLICATION: Final = 3
 WANTED_IN_SYNC: Final = 2
 
+#: Deleted records leave the disk by whole files of this size; Kafka's own, a gibibyte, is much for each shard's log.
+_SEGMENT_BYTES: Final = 128 * 2**20
+
 _TOPIC_EXISTS: Final = 36
 _CHECKED: Final = ("max.message.bytes", "min.insync.replicas", "unclean.leader.election.enable")
 
@@ -61,6 +64,7 @@ class Topics:
             "max.message.bytes": str(self._max_message_bytes),
             "retention.ms": str(int(self._retention_s * 1000)),
             "min.insync.replicas": str(max(1, self._replication - 1)),
+            "segment.bytes": str(_SEGMENT_BYTES),
         }
         new = [NewTopic(topic, 1, self._replication, topic_configs=config) for topic in missing]
         response = await self._admin.create_topics(new)

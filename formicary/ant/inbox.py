@@ -1,12 +1,13 @@
 """The ant's inbox: an ordered log, read from its end at the start."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from brokers.base import END, Edge, Position
-from brokers.errors import BrokerUnavailableError, PositionTrimmedError
+from brokers.errors import BrokerRefusedError, BrokerUnavailableError, PositionTrimmedError
 from formicary.bus import Bus, Packet
 from formicary.clock import Clock
 from formicary.outage import Outage
@@ -19,13 +20,17 @@ _READ_S: Final = 30.0
 _RETRY_S: Final = 0.2
 #: Between what came and the next request, in seconds: what was begun goes first, as it shares loop and cores with it.
 _HEAD_START_S: Final = 0.001
+#: What other ants may still have to read is kept so long; who stays away longer begins at the end, and is sent again
+#: what he missed. In seconds, as is the time between two notes of how far this ant had read.
+_SHARED_KEPT_S: Final = 600.0
+_MARK_S: Final = 60.0
 
 
 class Inbox(Service):
     """Hands packets on in order.
 
     Args:
-        is_shared: the topic also serves other ants: never trim it.
+        is_shared: the topic also serves other ants, which get ten minutes to read before it is trimmed.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class Inbox(Service):
         self._handle = handle
         self._position: Position | Edge = END
         self._untrimmed = 0
+        #: When this ant had read a shared topic up to where.
+        self._marks: deque[tuple[float, Position]] = deque()
         self._outage = Outage("inbox_waits_for_broker", clock.boottime)
 
     async def open(self) -> None:
@@ -73,10 +80,25 @@ class Inbox(Service):
     async def _trim(self, count: int, position: Position) -> None:
         """Lets go of what was read, now and then: nobody ever reads it again."""
         self._untrimmed += count
-        if self._is_shared or self._untrimmed < _MAX_PACKETS:
+        if self._is_shared:
+            before = self._read_by_all(position)
+        else:
+            before = position if self._untrimmed >= _MAX_PACKETS else None
+        if before is None:
             return
         self._untrimmed = 0
         try:
-            await self._bus.trim(self._topic, position)
-        except BrokerUnavailableError as exc:
+            await self._bus.trim(self._topic, before)
+        except (BrokerRefusedError, BrokerUnavailableError) as exc:
             log.debug("inbox_not_trimmed", reason=exc.reason)
+
+    def _read_by_all(self, position: Position) -> Position | None:
+        """Notes how far the topic was read; returns up to where that was ten minutes ago, if it is time to trim."""
+        now = self._clock.boottime()
+        if self._marks and now - self._marks[-1][0] < _MARK_S:
+            return None
+        self._marks.append((now, position))
+        before = None
+        while now - self._marks[0][0] >= _SHARED_KEPT_S:
+            before = self._marks.popleft()[1]
+        return before

@@ -111,7 +111,8 @@ INNER: Final = (
         f"owner → one ant; on Kafka all ants share `{topics.ANT_INBOXES}`",
         "the ant's id",
         "by position, by the ant",
-        "trimmed by the ant behind what it has read; its own is deleted when the ant has been gone for an hour",
+        "trimmed by the ant behind what it has read, a shared one behind what it had read ten minutes before; its own "
+        "is deleted when the ant has been gone for an hour",
         (TaskDispatched, TaskRecalled, TaskCancelRequested),
     ),
     Channel(

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from structlog.testing import capture_logs
 
+from brokers import kafka_upkeep
 from brokers.base import START
 from brokers.errors import BrokerRefusedError, PositionTrimmedError
 from brokers.kafka_durability import judged
@@ -76,6 +77,44 @@ async def test_a_member_goes_by_what_was_committed_of_its_log(
     assert server_rig.bodies(taken) == given
     await member.ack(taken)
     assert await broker.depth(topic, "g") == 0
+
+
+async def kept(broker: Any, topic: str) -> int:
+    return int(await broker.depth(topic, "nobody"))
+
+
+async def test_what_all_groups_have_acknowledged_is_deleted(server_rig: Rig) -> None:
+    broker, topic = await server_rig.open(), server_rig.topic()
+    await broker.publish(server_rig.messages(topic, *(str(number) for number in range(400))))
+    slow = await broker.subscribe([topic], "slow", "c")
+    held = await server_rig.receive(slow, 400)
+    quick = await broker.subscribe([topic], "quick", "c")
+    await quick.ack(await server_rig.receive(quick, 400))
+    await quick._upkeep.run_once()
+    assert await kept(broker, topic) == 400
+    await slow.ack(held[:150] + held[200:])
+    await quick._upkeep.run_once()
+    assert await kept(broker, topic) == 250
+    assert (await broker.depth(topic, "slow"), await broker.depth(topic, "quick")) == (50, 0)
+    await slow.close()
+    heir = await broker.subscribe([topic], "slow", "heir")
+    assert server_rig.bodies(await server_rig.receive(heir, 50)) == [str(number) for number in range(150, 200)]
+
+
+async def test_what_listeners_heard_ten_minutes_ago_is_deleted(
+    server_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_upkeep, "EVERY_S", 0.1)
+    monkeypatch.setattr(kafka_upkeep, "KEPT_S", 0.5)
+    broker, topic = await server_rig.open(), server_rig.topic()
+    listener = await broker.subscribe([topic], None, "c")
+    await broker.publish(server_rig.messages(topic, *(str(number) for number in range(300))))
+    await server_rig.receive(listener, 300)
+    await broker.publish(server_rig.messages(topic, "new"))
+    async with asyncio.timeout(20):
+        while await kept(broker, topic) == 301:
+            pass
+    assert server_rig.bodies(await server_rig.read(broker, topic, 1)) == ["new"]
 
 
 async def test_trimming_a_topic_that_was_deleted_underneath_is_no_loss_of_the_server(
