@@ -1,30 +1,8 @@
-"""What a step costs, counted in lines of Python executed: nothing but the task's own edges matters."""
-
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
+"""What a step costs, counted in steps of Python: nothing but the task's own edges matters."""
 
 from formicary.model.definition import JobDefinition
 from formicary.testing.drill import Drill, job, task
-
-
-def lines_of(work: Callable[[], object]) -> int:
-    """Returns how many lines ``work`` executes, those of all functions that it calls included."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, arg: Any) -> Any:  # the signature that sys.settrace asks for
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
+from tests.steps import steps_of
 
 
 def chain(length: int) -> JobDefinition:
@@ -41,8 +19,8 @@ def costs_in_the_middle(definition: JobDefinition, names: list[str]) -> tuple[in
     for name in names[:-1]:
         drill.end(name)
     name = names[-1]
-    dispatched = lines_of(lambda: drill.dispatch(name))
-    return dispatched, lines_of(lambda: drill.finish(name))
+    dispatched = steps_of(lambda: drill.dispatch(name))
+    return dispatched, steps_of(lambda: drill.finish(name))
 
 
 def test_a_task_of_a_long_chain_costs_what_one_of_a_short_chain_costs() -> None:
@@ -59,7 +37,7 @@ def test_a_retry_in_a_wide_job_costs_what_one_in_a_narrow_job_costs() -> None:
         drill = Drill(job([task(f"t{no}", retry=1) for no in range(width)]))
         drill.begin()
         drill.dispatch("t1")
-        return lines_of(lambda: drill.finish("t1", 1))
+        return steps_of(lambda: drill.finish("t1", 1))
 
     assert costs(10) == costs(2000)
 
@@ -74,6 +52,6 @@ def test_an_early_end_costs_each_task_once() -> None:
         drill = Drill(chain(length))
         drill.begin()
         drill.dispatch("t0")
-        return lines_of(lambda: drill.finish("t0", 1))
+        return steps_of(lambda: drill.finish("t0", 1))
 
     assert costs(1000) < 11 * costs(100)
